@@ -1,0 +1,1 @@
+"""Run tests under every multiprocessing start method: fork, spawn and forkserver."""

@@ -1,0 +1,31 @@
+"""What may other plugins and conftests implement?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@pytest.hookspec
+def pytest_startmethod_contexts(config: pytest.Config) -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """Return more contexts by name, or others under the names of the standard library's.
+
+    Each context is offered to tests as a start method of that name: a module or an object with a
+    callable ``Process``, such as ``multiprocess.get_context("spawn")``. It never becomes the
+    process-wide default. Called once, in ``pytest_configure``, of plugins and initial conftests;
+    two that offer one name are a usage error.
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_startmethod_unavailable(config: pytest.Config, start_method: str) -> str | None:
+    """Return a reason not to use a start method here, or None.
+
+    The method stays selected, and its runs are skipped with the reason. Called once for each
+    selected method, in ``pytest_configure``, of plugins and initial conftests; the first reason
+    counts.
+    """
