@@ -1,1 +1,9 @@
 """Run tests under every multiprocessing start method: fork, spawn and forkserver."""
+
+from pytest_startmethod.findings import (
+    ChildProcessCrashWarning,
+    ChildProcessLeakWarning,
+    StartMethodMismatchWarning,
+)
+
+__all__ = ["ChildProcessCrashWarning", "ChildProcessLeakWarning", "StartMethodMismatchWarning"]

@@ -104,6 +104,17 @@ def _check(plugin: str, name: object, context: object) -> None:
         )
 
 
+def starts_by(context: object) -> str:
+    """Return the method that a context starts processes by, whatever its name; "" if unknown.
+
+    The class of its processes says so as `_start_method`, since Python 3.4; where that goes missing
+    the context's own word counts.
+    """
+    method = getattr(getattr(context, "Process", None), "_start_method", None)
+    ask = getattr(context, "get_start_method", str)
+    return str(method or ask())
+
+
 def set_default(name: str) -> None:
     """Make a standard start method the process-wide default, as if it were the platform's own.
 

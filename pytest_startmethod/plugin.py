@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
+    from pytest_startmethod.watch import Watch
+
 SCOPES = ("function", "class", "module", "session")
 
 MARKER_HELP = (
@@ -74,6 +76,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "(the default), class, module or session.",
     )
 
+    parser.addini(
+        "start_method_stall_timeout",
+        default="10",
+        help="Seconds that a test may wait for child processes that are dead, before it fails; 0 "
+        "turns that off.",
+    )
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
@@ -98,6 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except (contexts.ContextError, selection.SelectionError) as error:
         raise pytest.UsageError(str(error)) from None
     _check_scope(config)
+    _stall_timeout(config)
     config.stash[STATE] = State(by_name, chosen)
     if chosen.process_default not in (None, contexts.fallback()):
         _set_default_of_the_run(config, chosen.process_default)
@@ -159,9 +169,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     own, default = _start_method(item), chosen.process_default
     if own in chosen.methods.standard and "default_start_method" in _fixtures(item):
         default = own
-    if own is None and default is None:
+    context = item.config.stash[STATE].contexts.get(own or default or "")
+    if context is None:
         return (yield)
-    with contexts.default_restored():
+    with contexts.default_restored(), _watch(item.config).test(contexts.starts_by(context)):
         if default is not None:
             contexts.set_default(default)
         return (yield)
@@ -215,12 +226,37 @@ def default_start_method(start_method: str) -> str:
     return start_method
 
 
+def _stall_timeout(config: pytest.Config) -> float:
+    written = config.getini("start_method_stall_timeout")
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = -1
+    if not seconds >= 0:
+        raise pytest.UsageError(
+            f"ini-option start_method_stall_timeout: {written!r} is no number of seconds (0: off)"
+        )
+    return seconds
+
+
 def _check_scope(config: pytest.Config) -> None:
     scope = config.getini("start_method_scope")
     if scope not in SCOPES:
         raise pytest.UsageError(
             f"ini-option start_method_scope: {scope!r} is no scope (known: {', '.join(SCOPES)})"
         )
+
+
+def _watch(config: pytest.Config) -> Watch:
+    """Return what watches the tests, registered with the first of them: till then nothing is."""
+    from pytest_startmethod.watch import Watch
+
+    watch = config.pluginmanager.get_plugin("startmethod-watch")
+    if watch is None:
+        watch = Watch(config.stash[STATE].contexts.values(), _stall_timeout(config))
+        config.pluginmanager.register(watch, "startmethod-watch")
+    assert isinstance(watch, Watch)
+    return watch
 
 
 def _set_default_of_the_run(config: pytest.Config, name: str) -> None:

@@ -1,0 +1,274 @@
+"""Which processes did a test start, and how did they end?"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.managers import BaseManager
+from multiprocessing.pool import Pool
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from types import FrameType
+
+GRACE = 1.0
+"""Seconds that a child may take to end by itself, and then again to obey a signal."""
+
+FAULTS = frozenset(
+    -getattr(signal, name)
+    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
+    if hasattr(signal, name)
+)
+
+# Each starts processes for those who use it, at times of its own.
+Maker = Pool | ProcessPoolExecutor | BaseManager
+MAKERS = (Pool, ProcessPoolExecutor, BaseManager)
+
+
+# Whose frames don't say who starts a process.
+PASSED_ON = ("multiprocessing.", "concurrent.futures.", "threading", "pytest_startmethod.")
+
+
+@dataclass(frozen=True, eq=False)
+class Owner:
+    """Whose end is the end of a child: a test, a fixture or the session."""
+
+    name: str
+    lasts: bool = False
+    """Whether it outlives the test that runs."""
+
+
+SESSION = Owner("the session", lasts=True)
+
+
+@dataclass(eq=False)
+class Child:
+    """A process that was started, the exit code from when it is known on."""
+
+    process: BaseProcess | None
+    """None from when the exit code is known: it holds file descriptors."""
+    name: str
+    pid: int
+    start_method: str
+    """The method that really started it."""
+    place: str
+    """The line that started it."""
+    maker: Maker | None
+    owner: Owner
+    exitcode: int | None = None
+    reported: bool = False
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended by an uncaught exception or a fault."""
+        return self.exitcode == 1 or self.exitcode in FAULTS
+
+    def has_ended(self) -> bool:
+        """Look, without taking the exit code away from somebody who waits for it."""
+        return self.process is None or bool(wait([self.process.sentinel], timeout=0))
+
+    def settle(self, *, ask: bool) -> None:
+        """Take note of the exit code where it is known; `ask` for it as `Process.exitcode` does.
+
+        Ask in the main thread while no test waits: whoever asks takes the answer from a thread that
+        asks at the same time. What a `Maker` started it asks for itself.
+        """
+        if self.process is None:
+            return
+        popen = _popen(self.process)
+        if ask and self.maker is None and popen is not None:
+            popen.poll()
+        if popen is None or popen.returncode is not None:
+            self.exitcode = popen and popen.returncode
+            self.process = None
+
+
+class Recorder:
+    """Records the processes that are started, from `install` to `uninstall`."""
+
+    def __init__(self, around_start: Callable[[], AbstractContextManager[None]]) -> None:
+        self.owner: Owner | None = None
+        """Whose the processes and pools are that are made now; None: nobody watches."""
+        self.children: list[Child] = []
+        self._around_start = around_start
+        self._owners: WeakKeyDictionary[object, Owner | None] = WeakKeyDictionary()
+        self._pid = os.getpid()
+        self._patches = ExitStack()
+
+    def install(self, contexts: Iterable[Any]) -> None:
+        """Begin to record: what the standard library starts, and what these contexts start."""
+        for made in (BaseProcess, *MAKERS):
+            self._patch(made, "__init__", self._wrap_init)
+        starting = {BaseProcess, *filter(None, map(_process_base, contexts))}
+        for base in starting:
+            self._patch(base, "start", self._wrap_start)
+
+    def uninstall(self) -> None:
+        """Put back what `install` wrapped."""
+        self._patches.close()
+
+    @contextmanager
+    def owned_by(self, owner: Owner) -> Iterator[None]:
+        """Let `owner` own what is made meanwhile."""
+        before, self.owner = self.owner, owner
+        try:
+            yield
+        finally:
+            self.owner = before
+
+    def of(self, owners: Collection[Owner]) -> list[Child]:
+        """Return the children that belong to one of `owners`."""
+        return [child for child in self.children if child.owner in owners]
+
+    def settle(self, ask: Callable[[Child], bool] = lambda _: False) -> None:
+        """Take note of the exit codes that are known, and ask for some; see `Child.settle`."""
+        for child in self.children:
+            child.settle(ask=ask(child))
+
+    def forget(self, children: Collection[Child]) -> None:
+        """Drop the record of `children`."""
+        gone = set(children)
+        self.children = [child for child in self.children if child not in gone]
+
+    def stop(self, owners: Collection[Owner]) -> list[Child]:
+        """End what outlives its owner, and return it.
+
+        A child that ends by itself within `GRACE` seconds is none. The others get a SIGTERM, and a
+        SIGKILL after as long again; when this returns, none of them is alive.
+        """
+        alive = _wait(self.of(owners))
+        leaked = list(alive)
+        for maker in {child.maker for child in alive if child.maker is not None}:
+            _stop_maker(maker)
+        for end in (BaseProcess.terminate, BaseProcess.kill):
+            if leaked:
+                alive = [child for child in self.of(owners) if not child.has_ended()]
+                for child in alive:
+                    with suppress(ValueError, AttributeError):  # closed meanwhile by its maker
+                        end(child.process)  # type: ignore[arg-type]
+                _wait(alive)
+        return leaked
+
+    def _patch(self, cls: type, name: str, wrap: Callable[[Any], Any]) -> None:
+        original = vars(cls)[name]
+        setattr(cls, name, wrap(original))
+        self._patches.callback(setattr, cls, name, original)
+
+    def _wrap_init(self, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def __init__(made: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
+            __tracebackhide__ = True
+            if os.getpid() == self._pid:
+                self._owners.setdefault(made, self.owner)
+            original(made, *args, **kwargs)
+
+        return __init__
+
+    def _wrap_start(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
+        @functools.wraps(original)
+        def start(process: BaseProcess) -> None:
+            __tracebackhide__ = True
+            if os.getpid() != self._pid:  # the child of a fork inherits this, and has no part in it
+                return original(process)
+            with self._around_start():
+                original(process)
+                return self._record(process)
+
+        return start
+
+    def _record(self, process: BaseProcess) -> None:
+        self.settle()  # so that the descriptors of those who are gone go, too
+        place, maker = _origin(sys._getframe(2), self._owners)  # noqa: SLF001 (no other way to see who calls, on CPython)
+        owner = self._owners.get(process if maker is None else maker, SESSION)
+        if owner is not None and process.pid is not None:
+            method = getattr(_popen(process), "method", "unknown")
+            self.children.append(
+                Child(process, process.name, process.pid, method, place, maker, owner)
+            )
+
+
+def _popen(process: BaseProcess) -> Any:  # noqa: ANN401 (of another class on each platform)
+    """Return what started a process: it alone knows by which method, since Python 3.4.
+
+    Where it goes missing a child is still recorded, its method as "unknown".
+    """
+    return getattr(process, "_popen", None)
+
+
+def _process_base(context: object) -> type | None:
+    """Return the class whose ``start()`` starts a context's processes, if it is a class."""
+    process = getattr(context, "Process", None)
+    bases = process.__mro__ if isinstance(process, type) else ()
+    return next((base for base in reversed(bases) if "start" in vars(base)), None)
+
+
+def _origin(
+    frame: FrameType | None, made: WeakKeyDictionary[object, Any]
+) -> tuple[str, Maker | None]:
+    """Return the line that starts a process, and the maker whose code does it."""
+    maker: Maker | None = None
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(PASSED_ON):
+            return f"{_relative(frame.f_code.co_filename)}:{frame.f_lineno}", maker
+        maker = maker or _maker(frame, made)
+        frame = frame.f_back
+    return "the pool's own thread", maker
+
+
+def _relative(path: str) -> str:
+    below = os.path.commonpath([Path.cwd(), path]) == str(Path.cwd())
+    return os.path.relpath(path) if below else path
+
+
+def _maker(frame: FrameType, made: WeakKeyDictionary[object, Any]) -> Maker | None:
+    """Return the pool, executor or manager whose method a frame runs."""
+    this = frame.f_locals.get("self")
+    if isinstance(this, MAKERS):
+        return this
+    # A pool's own thread knows its list of workers alone, as `pool`, and not the Pool itself: it
+    # would live for ever. Where a Python version names them otherwise the test owns the worker.
+    workers = frame.f_locals.get("pool")
+    if isinstance(workers, list):
+        pools = [ref() for ref in made.keyrefs()]
+        return next(
+            (p for p in pools if isinstance(p, Pool) and p.__dict__["_pool"] is workers), None
+        )
+    return None
+
+
+def _wait(children: Iterable[Child]) -> list[Child]:
+    """Wait up to `GRACE` seconds until all have ended, and return those who have not."""
+    deadline = time.monotonic() + GRACE
+    alive = [child for child in children if not child.has_ended()]
+    while alive and (left := deadline - time.monotonic()) > 0:
+        wait([child.process.sentinel for child in alive if child.process], left)
+        alive = [child for child in alive if not child.has_ended()]
+    return alive
+
+
+def _stop_maker(maker: Maker) -> None:
+    """Ask a maker to end its workers, so that it doesn't replace them."""
+    stop: Callable[[], object]
+    if isinstance(maker, ProcessPoolExecutor):
+        stop = functools.partial(maker.shutdown, wait=False, cancel_futures=True)
+    elif isinstance(maker, Pool):
+        stop = maker.terminate
+    else:
+        stop = maker.shutdown
+    # In a thread, as Pool.terminate() waits for ever where a killed worker holds the pool's lock.
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    thread.join(GRACE)

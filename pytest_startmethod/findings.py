@@ -1,0 +1,108 @@
+"""What is wrong with the processes that a test started?"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_startmethod.children import Child
+
+
+class StartMethodMismatchWarning(UserWarning):
+    """A process was started by another method than the one that the test runs under."""
+
+
+class ChildProcessCrashWarning(UserWarning):
+    """A test passed though a process that it started ended by an uncaught exception or a fault."""
+
+
+class ChildProcessLeakWarning(UserWarning):
+    """A process was alive at the end of the test or fixture that started it, and was ended."""
+
+
+def mismatch(children: Sequence[Child], expected: str) -> StartMethodMismatchWarning | None:
+    """Return the warning of children that weren't started by the expected method."""
+    wrong = [child for child in children if child.start_method not in (expected, "unknown")]
+    if not wrong:
+        return None
+    counted = Counter((child.start_method, child.place) for child in wrong)
+    starts = "; ".join(
+        f"{_count(n)} started by {method}, at {place}" for (method, place), n in counted.items()
+    )
+    return StartMethodMismatchWarning(
+        f"the test runs under {expected}, but {starts}: start it by the mp_context of the test, or "
+        "by the process-wide default"
+    )
+
+
+def crash(children: Sequence[Child], stderr: str) -> ChildProcessCrashWarning | None:
+    """Return the warning of children that crashed while the test passed."""
+    if not children:
+        return None
+    words = last_words(stderr) if len(children) == 1 and children[0].exitcode == 1 else ""
+    quoted = f" ({words})" if words else ""
+    return ChildProcessCrashWarning(
+        f"the test passed, but {_ends(children)}{quoted}: let the test check "
+        "its children, or allow this by a filterwarnings marker"
+    )
+
+
+def leak(children: Sequence[Child]) -> ChildProcessLeakWarning | None:
+    """Return the warning of children that outlived their owner."""
+    if not children:
+        return None
+    owners = " and of ".join(dict.fromkeys(child.owner.name for child in children))
+    processes = ", ".join(f"{_described(child)} started at {child.place}" for child in children)
+    return ChildProcessLeakWarning(
+        f"still alive at the end of {owners}, and then ended: {processes}; join or terminate it, "
+        "or shut down the pool, executor or manager that it belongs to"
+    )
+
+
+def stall(dead: Sequence[Child], seconds: float) -> str:
+    """Say that a test waits for these children."""
+    return (
+        f"blocked for {seconds:g} s in a wait that nobody is left to end: {_ends(dead)}; "
+        "what a child printed last stands in the captured stderr"
+    )
+
+
+def section(children: Sequence[Child]) -> list[str]:
+    """Return a line for each child."""
+    return [f"{_described(child)}: {ending(child)}" for child in children]
+
+
+def _described(child: Child) -> str:
+    return f"{child.name} (pid {child.pid}, {child.start_method})"
+
+
+def _ends(children: Sequence[Child]) -> str:
+    return ", ".join(f"{_described(child)} ended with {ending(child)}" for child in children)
+
+
+def ending(child: Child) -> str:
+    """Return the exit code, or the name of the signal, of a child."""
+    code = child.exitcode
+    if code is None:
+        return "exit code unknown" if child.process is None else "alive"
+    with suppress(ValueError):  # a number that is no signal here
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"exit code {code}"
+
+
+def last_words(stderr: str) -> str:
+    """Return the last line of the last traceback that children printed, or ""."""
+    tracebacks = re.findall(
+        r"^Traceback \(most.*\n(?:[ \t|+].*\n|\n)*(\S.*)$", stderr, re.MULTILINE
+    )
+    return str(tracebacks[-1]) if tracebacks else ""
+
+
+def _count(number: int) -> str:
+    return "1 process was" if number == 1 else f"{number} processes were"

@@ -1,0 +1,88 @@
+"""Why did it fail, where the cause is known?"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Hint(NamedTuple):
+    """What a traceback of the test or of a child shows, and what it means."""
+
+    pattern: re.Pattern[str]
+    text: str
+
+
+def _traceback(*frames: tuple[str, str], error: str) -> re.Pattern[str]:
+    """Match a traceback by files and functions that it goes through and the type that it ends with.
+
+    Those are the same from Python 3.10 to 3.15, where the messages differ.
+    """
+    lines = "".join(
+        rf'  File "[^"]*{file}\.py", line \d+, in (?:\w+\.)*(?:{function})\n(?: .*\n)*?'
+        for file, function in frames
+    )
+    return re.compile(rf"^{lines}(?:\w+\.)*(?:{error})\b", re.MULTILINE)
+
+
+HINTS = (
+    Hint(
+        _traceback(("multiprocessing.context", "set_start_method"), error="RuntimeError"),
+        "set_start_method() runs when a child imports the module, and its method is set already: "
+        'call it below `if __name__ == "__main__":`, or leave it to --start-method',
+    ),
+    Hint(
+        _traceback(("multiprocessing.spawn", "_check_not_importing_main"), error="RuntimeError"),
+        "spawn and forkserver import the main module in each child: start processes below "
+        '`if __name__ == "__main__":` there',
+    ),
+    Hint(
+        _traceback(
+            ("multiprocessing.(?:synchronize|queues)", "__getstate__"),
+            ("multiprocessing.context", "assert_spawning"),
+            error="RuntimeError",
+        ),
+        "a lock or queue can be given to a process when it is made, not sent to it later: pass it "
+        "in Process(args=...) or by the initializer of a pool",
+    ),
+    Hint(
+        _traceback(
+            ("multiprocessing.synchronize", "__getstate__|__setstate__"),
+            error="RuntimeError|FileNotFoundError",
+        ),
+        "a lock or queue made under one start method was given to a process of another: make both "
+        "by mp_context, and in the test, as what is made at import keeps the method of then",
+    ),
+    Hint(
+        _traceback(
+            ("multiprocessing.reduction", "dumps?"), error="AttributeError|TypeError|PicklingError"
+        ),
+        "spawn and forkserver pickle the target, and a pool its tasks: move it to the top level of "
+        "its module, and pass arguments that can be pickled",
+    ),
+    Hint(
+        _traceback(
+            ("multiprocessing.(?:spawn|queues)", "_main|get"),
+            error="ModuleNotFoundError|ImportError|AttributeError",
+        ),
+        "a child finds its target by importing the module it is in, and couldn't: that module, and "
+        "what it imports, is to be importable from sys.path without what the test did",
+    ),
+)
+
+
+IN_CHILDREN = (
+    Hint(
+        _traceback(("_pytest.outcomes", r"\w+"), error="Skipped|Failed|Exit"),
+        "pytest.skip() and pytest.fail() end a child as an exception does, and the test hears "
+        "nothing of it: call them in the test, by what the child returns",
+    ),
+    *HINTS,
+)
+
+
+def find(test: str, children: str) -> str:
+    """Return the hint for the tracebacks of a test and of its children; "" where there is none."""
+    of_children = (hint.text for hint in IN_CHILDREN if hint.pattern.search(children))
+    of_test = (hint.text for hint in HINTS if hint.pattern.search(test))
+    return next(of_children, "") or next(of_test, "")

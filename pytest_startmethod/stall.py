@@ -1,0 +1,183 @@
+"""Is the test waiting for the dead?"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from multiprocessing.pool import Pool
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from types import FrameType
+
+    from pytest_startmethod.children import Child
+
+# A handler of it that raises ends a wait; one that returns lets it go on. Ignored by default, and
+# not on Windows, where no test is watched.
+SIGNAL = getattr(signal, "SIGURG", None)
+
+PROCESSES = ("multiprocessing.", "concurrent.futures.")
+THREADS = ("threading", "selectors", "queue")
+
+
+class Watch:
+    """Watches the main thread while children run, from a thread that is never alive at a fork.
+
+    `on_stall` is called in the main thread, with the frame that it is blocked in, each time that it
+    has been so for `timeout` seconds while `anyone_ended()`. The wait goes on when it returns.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        anyone_ended: Callable[[], bool],
+        on_stall: Callable[[FrameType | None], None],
+    ) -> None:
+        self._timeout = timeout
+        self._anyone_ended = anyone_ended
+        self._on_stall = on_stall
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
+        self._watching = False
+        # They outlive a thread: a Pool may start workers without end while it is waited for.
+        self._next_look = 0.0
+        self._place: tuple[FrameType | None, int | None] = (None, None)
+        self._since = 0.0
+
+    @property
+    def possible(self) -> bool:
+        """Whether a test can be watched: on POSIX, in the main thread, with a timeout."""
+        main = threading.current_thread() is threading.main_thread()
+        return SIGNAL is not None and main and self._timeout > 0
+
+    @contextmanager
+    def signal_handled(self) -> Iterator[None]:
+        """Handle the signal meanwhile, and let children be watched."""
+        if SIGNAL is None or not self.possible:
+            yield
+            return
+        before = signal.signal(SIGNAL, self._handle)
+        self._watching = True
+        try:
+            yield
+        finally:
+            self.stop()
+            self._watching = False
+            self._place = (None, None)  # a frame keeps its variables alive
+            signal.signal(SIGNAL, before)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have no thread alive meanwhile, and one afterwards."""
+        if not self._watching:
+            yield
+            return
+        with self._lock:
+            self.stop()
+            try:
+                yield
+            finally:
+                self._start()
+
+    def stop(self) -> None:
+        """End the thread, if there is one."""
+        with self._lock:
+            if self._thread is not None:
+                self._stopped.set()
+                self._thread.join()
+                self._thread = None
+
+    def _handle(self, _signum: int, frame: FrameType | None) -> None:
+        __tracebackhide__ = True
+        self._on_stall(frame)
+
+    def _start(self) -> None:
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="pytest-startmethod", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        main = threading.main_thread().ident
+        assert SIGNAL is not None
+        assert main is not None
+        while not self._stopped.wait(max(self._next_look - time.monotonic(), 0)):
+            self._next_look = time.monotonic() + min(self._timeout / 4, 0.5)
+            frame = sys._current_frames().get(main)  # noqa: SLF001 (documented, for debuggers)
+            place = (frame, frame and frame.f_lasti)
+            if place != self._place or not waits_for_processes(frame):
+                self._place, self._since = place, time.monotonic()
+            elif time.monotonic() - self._since >= self._timeout and self._anyone_ended():
+                self._since = time.monotonic()
+                signal.pthread_kill(main, SIGNAL)
+            del frame, place
+
+
+def waiting_frames(frame: FrameType | None) -> list[FrameType]:
+    """Return the innermost frames, as far as they belong to the standard library's waits."""
+    frames = []
+    while frame is not None and _module(frame).startswith(PROCESSES + THREADS):
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def waits_for_processes(frame: FrameType | None) -> bool:
+    """Tell whether a thread is in a wait of multiprocessing or concurrent.futures without end."""
+    frames = waiting_frames(frame)
+    ours = any(_module(frame).startswith(PROCESSES) for frame in frames)
+    return ours and all(frame.f_locals.get("timeout") is None for frame in frames)
+
+
+def lost_workers(frame: FrameType | None, children: Collection[Child]) -> list[Child]:
+    """Return the workers that ended abnormally of the Pool that a wait is on.
+
+    A Pool loses the task of such a worker: its result never comes, whoever else is alive.
+    """
+    pool = _pool(waiting_frames(frame))
+    return [child for child in children if child.exitcode and child.maker is pool is not None]
+
+
+def _pool(frames: list[FrameType]) -> Pool | None:
+    """Return the Pool that a wait is on: itself, or that of a result, which keeps it as `_pool`.
+
+    Since Python 3.8; where it goes missing, a Pool's wait is judged as any other.
+    """
+    for frame in frames:
+        this = frame.f_locals.get("self")
+        for pool in (this, getattr(this, "_pool", None)):
+            if isinstance(pool, Pool):
+                return pool
+    return None
+
+
+def answering_threads(but: Collection[threading.Thread]) -> list[threading.Thread]:
+    """Return the threads that may still answer a wait: not this one, not those in `but`.
+
+    Nor those in which the standard library alone is at work for its pools, queues and executors.
+    """
+    frames = sys._current_frames()  # noqa: SLF001 (documented, for debuggers)
+    others = (t for t in threading.enumerate() if t not in but and t.name != "pytest-startmethod")
+    return [
+        thread
+        for thread in others
+        if thread is not threading.current_thread() and not _serves(frames.get(thread.ident or 0))
+    ]
+
+
+def _serves(frame: FrameType | None) -> bool:
+    modules = []
+    while frame is not None:
+        modules.append(_module(frame))
+        frame = frame.f_back
+    return any(module.startswith(PROCESSES) for module in modules) and all(
+        module.startswith(PROCESSES + THREADS) for module in modules
+    )
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
