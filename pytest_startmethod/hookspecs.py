@@ -21,7 +21,7 @@ def pytest_startmethod_contexts(config: pytest.Config) -> Mapping[str, Any]:  # 
     """
 
 
-@pytest.hookspec(firstresult=True)
+@pytest.hookspec  # not firstresult: plugins are asked one by one, until one has a reason
 def pytest_startmethod_unavailable(config: pytest.Config, start_method: str) -> str | None:
     """Return a reason not to use a start method here, or None.
 

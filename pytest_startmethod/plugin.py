@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,10 +25,19 @@ MARKER_HELP = (
     "for none of the fixtures mp_context, start_method, default_start_method gets the last of them."
 )
 
-# In a test's fixtures where its start_method is the plugin's, not a fixture or a parameter of the
-# suite's own: with those the plugin has no business.
+# Among a test's fixtures where its start_method, or what follows from it, is the plugin's own, and
+# not a fixture or parameter of the suite's by that name: with those the plugin has no business.
 OURS = "_startmethod"
+FOLLOWS = "_startmethod_follows"
 INJECTED = (OURS, "start_method", "default_start_method")
+
+# What a plugin's hook may raise: pytest's own outcomes are no Exceptions.
+OF_A_HOOK = (Exception, pytest.skip.Exception, pytest.fail.Exception)
+
+PARAMETRIZED_TWICE = (
+    "parametrizes start_method itself, which the plugin does for its fixtures and marker: name the "
+    "start methods by @pytest.mark.start_methods instead"
+)
 
 ParameterSet = type(pytest.param())
 
@@ -121,11 +129,13 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.hookimpl(trylast=True)  # so that the start method is the last part of a test's id
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one run of a test for each of its start methods."""
-    test, names = metafunc.definition, metafunc.fixturenames
+    test = metafunc.definition
     marked = test.get_closest_marker("start_methods") is not None
-    if _parametrizes_start_method(test):
-        if marked or not {"mp_context", "default_start_method"}.isdisjoint(names):
-            _fail_collection(test, "parametrizes start_method")
+    by_suite = _parametrized(metafunc)
+    names = metafunc.fixturenames
+    if "start_method" in by_suite:
+        if marked or OURS in names or FOLLOWS in names:
+            _fail_collection(test, PARAMETRIZED_TWICE)
     elif marked or OURS in names:
         if OURS not in names:
             names[:0] = INJECTED
@@ -150,11 +160,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what a marker names and the user didn't select."""
     chosen = config.stash[STATE].selection
+    # Where the user selects nothing, what isn't selected isn't supported: those runs are skipped.
+    selected = chosen.selected if chosen.by_user else chosen.methods.known
     kept: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
     for item in items:
         own = _start_method(item)
-        (kept if own is None or own in chosen.selected else deselected).append(item)
+        (kept if own is None or own in selected else deselected).append(item)
         if own is None and chosen.unmarked_skip_reason:
             item.add_marker(pytest.mark.skip(reason=chosen.unmarked_skip_reason))
     if deselected:
@@ -170,7 +182,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     if own in chosen.methods.standard and "default_start_method" in _fixtures(item):
         default = own
     context = item.config.stash[STATE].contexts.get(own or default or "")
-    if context is None:
+    if context is None and "default_start_method" not in _fixtures(item):
         return (yield)
     with contexts.default_restored(), _watch(item.config).test(contexts.starts_by(context)):
         if default is not None:
@@ -187,20 +199,27 @@ def _startmethod() -> None:
     """Tell by its name among a test's fixtures that start_method is the plugin's own."""
 
 
+@pytest.fixture(scope="session", name=FOLLOWS)
+def _follows() -> None:
+    """Tell by its name that mp_context or default_start_method is the plugin's own."""
+
+
 @pytest.fixture(scope=_scope)
 def start_method(request: pytest.FixtureRequest, _startmethod: None) -> str:
     """Name of the multiprocessing start method that the test runs under: "fork", for instance."""
     if not hasattr(request, "param"):
         pytest.fail(
-            f"{request.node.nodeid} has no start method, as request.getfixturevalue() comes too "
-            "late to make a run for each: name the fixture among the arguments of the test",
+            "this test has no start method, as request.getfixturevalue() comes too late to make a "
+            "run for each: name the fixture among the arguments of the test",
             pytrace=False,
         )
     return str(request.param)
 
 
 @pytest.fixture(scope=_scope)
-def mp_context(request: pytest.FixtureRequest, start_method: str) -> Any:  # noqa: ANN401 (a plugin's context is no BaseContext)
+def mp_context(
+    request: pytest.FixtureRequest, start_method: str, _startmethod_follows: None
+) -> Any:  # noqa: ANN401 (a plugin's context is no BaseContext)
     """Return the multiprocessing context of the test's start method.
 
     It is what multiprocessing.get_context(start_method) returns, or what a plugin offers under that
@@ -214,7 +233,7 @@ def mp_context(request: pytest.FixtureRequest, start_method: str) -> Any:  # noq
 
 
 @pytest.fixture(scope=_scope)
-def default_start_method(start_method: str) -> str:
+def default_start_method(start_method: str, _startmethod_follows: None) -> str:
     """Make the test's start method the process-wide default while the test runs; return its name.
 
     For code that calls multiprocessing.Process(), Pool() or ProcessPoolExecutor() itself. What was
@@ -314,10 +333,9 @@ def _ask_plugins(config: pytest.Config, hook: str, **kwargs: object) -> Iterator
         call = config.pluginmanager.subset_hook_caller(hook, others)
         try:
             answers = call(config=config, **kwargs)
-        except Exception as error:  # noqa: BLE001 (whatever a plugin of the user's raises)
-            raise pytest.UsageError(
-                f"{hook} of {asked.plugin_name} raised {type(error).__name__}: {error}"
-            ) from None
+        except OF_A_HOOK as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())  # on one line
+            raise pytest.UsageError(f"{hook} of {asked.plugin_name} raised {what}") from None
         for answer in answers:
             yield contexts.Offer(asked.plugin_name, answer)
 
@@ -344,7 +362,7 @@ def _runs(test: pytest.Function, *, needs_default: bool) -> list[Any]:
             pytest.param(name, id=name, marks=[*marks.get(name, ()), *_skip(reason)])
             for name, reason in runs
         ]
-    _fail_collection(test, problem)
+    _fail_collection(test, f"@pytest.mark.start_methods {problem}")
 
 
 def _skip(reason: str | None) -> list[pytest.MarkDecorator]:
@@ -354,15 +372,21 @@ def _skip(reason: str | None) -> list[pytest.MarkDecorator]:
 def _fail_collection(test: pytest.Function, problem: str) -> NoReturn:
     """End the collection of the test's file with one line, and let other files run."""
     test.config.option.continue_on_collection_errors = True
-    pytest.fail(f"{test.nodeid}: @pytest.mark.start_methods {problem}", pytrace=False)
+    pytest.fail(f"{test.nodeid}: {problem}", pytrace=False)
 
 
-def _parametrizes_start_method(test: pytest.Function) -> bool:
-    for mark in test.iter_markers("parametrize"):
-        names = mark.args[0] if mark.args else mark.kwargs.get("argnames", "")
-        if "start_method" in (re.split(r"[\s,]+", names) if isinstance(names, str) else names):
-            return True
-    return False
+def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
+    """Return the names that the suite itself gives parameters, and drop what those replace.
+
+    pytest drops the fixtures behind such a name too, but only after its hook. There is no public
+    way to either (pytest 8.0 to 9.2): where the attributes go missing, what a pytest_generate_tests
+    of the suite's parametrizes isn't seen, and pytest refuses to do so twice.
+    """
+    calls = getattr(metafunc, "_calls", ())
+    fixtures = getattr(metafunc.definition, "_fixtureinfo", None)
+    if calls and fixtures is not None:
+        fixtures.prune_dependency_tree()
+    return {name for call in calls for name in call.params}
 
 
 def _start_method(item: pytest.Item) -> str | None:

@@ -1,0 +1,94 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHILD = '''
+"""How was this process started? The operating system says it, not multiprocessing."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+
+IMPORTED_IN = os.getpid()
+
+
+def method():
+    parent = multiprocessing.parent_process().pid
+    if os.getppid() != parent:
+        return "forkserver"  # whose children are grandchildren
+    return "fork" if IMPORTED_IN == parent else "spawn"  # a fork inherits its modules
+
+
+def tell(connection):
+    connection.send(method())
+
+
+def by_process(context=multiprocessing):
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=tell, args=(sender,))
+    process.start()
+    sender.close()  # so that a dead child is an EOFError here, not a test that hangs
+    answer = receiver.recv()
+    process.join()
+    return answer
+
+
+def by_pool(context=multiprocessing):
+    with context.Pool(1) as pool:
+        return pool.apply(method)
+
+
+def by_executor(context=None):
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(method).result()
+'''
+
+
+@pytest.fixture
+def child_module(pytester: pytest.Pytester) -> None:
+    """Let the tests of a run ``import child`` and start children that say how."""
+    pytester.makepyfile(child=CHILD)
+
+
+@pytest.fixture
+def collected(pytester: pytest.Pytester) -> Callable[..., list[str]]:
+    """Collect, and return the tests in their order: ``["test_x[fork]", ...]``."""
+
+    def collect(*args: str) -> list[str]:
+        result = pytester.runpytest_inprocess("--collect-only", "-q", *args)
+        assert result.ret == pytest.ExitCode.OK
+        return [line.partition("::")[2] for line in result.outlines if "::" in line]
+
+    return collect
+
+
+@pytest.fixture
+def assert_usage_error() -> Callable[[pytest.RunResult, str], None]:
+    """Check that a run ended with this error, all of it on one line, before any test."""
+
+    def check(result: pytest.RunResult, message: str) -> None:
+        assert [line for line in result.errlines if line] == [f"ERROR: {message}"]
+        assert result.outlines == []
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+    return check
+
+
+@pytest.fixture
+def assert_one_line() -> Callable[..., None]:
+    """Check that the error of a test or a file is this line, and nowhere a traceback of ours."""
+
+    def check(result: pytest.RunResult, line: str, *, times: int = 1) -> None:
+        assert result.outlines.count(line) == times
+        assert result.errlines == []
+        for unwanted in ("Traceback", "INTERNALERROR", "pytest_startmethod", "plugin.py"):
+            assert unwanted not in result.stdout.str()
+
+    return check
