@@ -8,16 +8,17 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.managers import BaseManager
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -57,8 +58,8 @@ SESSION = Owner("the session", lasts=True)
 class Child:
     """A process that was started, the exit code from when it is known on."""
 
-    process: BaseProcess | None
-    """None from when the exit code is known: it holds file descriptors."""
+    popen: Any
+    """What multiprocessing started it by; None from when the exit code is known: it holds files."""
     name: str
     pid: int
     start_method: str
@@ -77,22 +78,51 @@ class Child:
 
     def has_ended(self) -> bool:
         """Look, without taking the exit code away from somebody who waits for it."""
-        return self.process is None or bool(wait([self.process.sentinel], timeout=0))
+        popen = self.popen  # settle() may run meanwhile, in another thread
+        # Once the exit code is known, close() may have closed the sentinel.
+        return (
+            popen is None or popen.returncode is not None or bool(wait([popen.sentinel], timeout=0))
+        )
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether a thread of a pool or an executor asks for the exit code."""
+        return isinstance(self.maker, Pool | ProcessPoolExecutor)
 
     def settle(self, *, ask: bool) -> None:
         """Take note of the exit code where it is known; `ask` for it as `Process.exitcode` does.
 
         Ask in the main thread while no test waits: whoever asks takes the answer from a thread that
-        asks at the same time. What a `Maker` started it asks for itself.
+        asks at the same time.
         """
-        if self.process is None:
-            return
-        popen = _popen(self.process)
-        if ask and self.maker is None and popen is not None:
-            popen.poll()
-        if popen is None or popen.returncode is not None:
-            self.exitcode = popen and popen.returncode
-            self.process = None
+        if self.popen is not None:
+            if ask:
+                self.popen.poll()
+            if self.popen.returncode is not None:
+                self.exitcode, self.popen = self.popen.returncode, None
+
+
+class Owners:
+    """Who owns each process and maker, by identity: how they are hashed is the test's business."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, tuple[weakref.ref[object], Owner | None]] = {}
+
+    def add(self, made: object, owner: Owner | None) -> None:
+        """Let `owner` own an object as long as that lives, unless it has an owner."""
+        key = id(made)
+        if key not in self._by_id:
+            self._by_id[key] = weakref.ref(made, lambda _: self._by_id.pop(key)), owner
+
+    def get(self, made: object) -> Owner | None:
+        """Return the owner: the session where the object is older than this record."""
+        _, owner = self._by_id.get(id(made), (None, SESSION))
+        return owner
+
+    def pools(self) -> list[Pool]:
+        """Return the pools that live."""
+        owned = [ref() for ref, _ in tuple(self._by_id.values())]
+        return [made for made in owned if isinstance(made, Pool)]
 
 
 class Recorder:
@@ -103,7 +133,7 @@ class Recorder:
         """Whose the processes and pools are that are made now; None: nobody watches."""
         self.children: list[Child] = []
         self._around_start = around_start
-        self._owners: WeakKeyDictionary[object, Owner | None] = WeakKeyDictionary()
+        self._owners = Owners()
         self._pid = os.getpid()
         self._patches = ExitStack()
 
@@ -134,8 +164,8 @@ class Recorder:
 
     def settle(self, ask: Callable[[Child], bool] = lambda _: False) -> None:
         """Take note of the exit codes that are known, and ask for some; see `Child.settle`."""
-        for child in self.children:
-            child.settle(ask=ask(child))
+        for child in tuple(self.children):
+            child.settle(ask=ask(child) and not child.is_asked_for)
 
     def forget(self, children: Collection[Child]) -> None:
         """Drop the record of `children`."""
@@ -152,14 +182,26 @@ class Recorder:
         leaked = list(alive)
         for maker in {child.maker for child in alive if child.maker is not None}:
             _stop_maker(maker)
-        for end in (BaseProcess.terminate, BaseProcess.kill):
+        for end in (methodcaller("terminate"), methodcaller("kill")):
             if leaked:
                 alive = [child for child in self.of(owners) if not child.has_ended()]
                 for child in alive:
-                    with suppress(ValueError, AttributeError):  # closed meanwhile by its maker
-                        end(child.process)  # type: ignore[arg-type]
+                    end(child.popen)
                 _wait(alive)
         return leaked
+
+    def settle_all(self, children: Iterable[Child]) -> None:
+        """Take note of the exit codes of children that have ended, whoever asks for them.
+
+        Pools and executors get `GRACE` seconds to ask first: they do so in threads of their own.
+        """
+        deadline = time.monotonic() + GRACE
+        for child in children:
+            while child.is_asked_for and child.popen and child.popen.returncode is None:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.001)
+            child.settle(ask=True)
 
     def _patch(self, cls: type, name: str, wrap: Callable[[Any], Any]) -> None:
         original = vars(cls)[name]
@@ -171,7 +213,7 @@ class Recorder:
         def __init__(made: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
             __tracebackhide__ = True
             if os.getpid() == self._pid:
-                self._owners.setdefault(made, self.owner)
+                self._owners.add(made, self.owner)
             original(made, *args, **kwargs)
 
         return __init__
@@ -191,49 +233,44 @@ class Recorder:
     def _record(self, process: BaseProcess) -> None:
         self.settle()  # so that the descriptors of those who are gone go, too
         place, maker = _origin(sys._getframe(2), self._owners)  # noqa: SLF001 (no other way to see who calls, on CPython)
-        owner = self._owners.get(process if maker is None else maker, SESSION)
+        owner = self._owners.get(process if maker is None else maker)
         if owner is not None and process.pid is not None:
-            method = getattr(_popen(process), "method", "unknown")
-            self.children.append(
-                Child(process, process.name, process.pid, method, place, maker, owner)
-            )
-
-
-def _popen(process: BaseProcess) -> Any:  # noqa: ANN401 (of another class on each platform)
-    """Return what started a process: it alone knows by which method, since Python 3.4.
-
-    Where it goes missing a child is still recorded, its method as "unknown".
-    """
-    return getattr(process, "_popen", None)
+            # What started a process alone knows by which method, since Python 3.4. Where it goes
+            # missing the child is still recorded, and its end is not watched.
+            popen = getattr(process, "_popen", None)
+            method = getattr(popen, "method", "unknown")
+            child = Child(popen, process.name, process.pid, method, place, maker, owner)
+            self.children.append(child)
 
 
 def _process_base(context: object) -> type | None:
     """Return the class whose ``start()`` starts a context's processes, if it is a class."""
     process = getattr(context, "Process", None)
-    bases = process.__mro__ if isinstance(process, type) else ()
+    # Threads have no sentinel: multiprocessing.dummy offers them as processes.
+    bases = process.__mro__ if isinstance(process, type) and hasattr(process, "sentinel") else ()
     return next((base for base in reversed(bases) if "start" in vars(base)), None)
 
 
-def _origin(
-    frame: FrameType | None, made: WeakKeyDictionary[object, Any]
-) -> tuple[str, Maker | None]:
+def _origin(frame: FrameType | None, owners: Owners) -> tuple[str, Maker | None]:
     """Return the line that starts a process, and the maker whose code does it."""
     maker: Maker | None = None
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
+        module = str(frame.f_globals.get("__name__"))
         if not module.startswith(PASSED_ON):
             return f"{_relative(frame.f_code.co_filename)}:{frame.f_lineno}", maker
-        maker = maker or _maker(frame, made)
+        maker = maker or _maker(frame, owners)
         frame = frame.f_back
     return "the pool's own thread", maker
 
 
 def _relative(path: str) -> str:
-    below = os.path.commonpath([Path.cwd(), path]) == str(Path.cwd())
-    return os.path.relpath(path) if below else path
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or no file; the working directory is gone
+        return path
 
 
-def _maker(frame: FrameType, made: WeakKeyDictionary[object, Any]) -> Maker | None:
+def _maker(frame: FrameType, owners: Owners) -> Maker | None:
     """Return the pool, executor or manager whose method a frame runs."""
     this = frame.f_locals.get("self")
     if isinstance(this, MAKERS):
@@ -242,10 +279,7 @@ def _maker(frame: FrameType, made: WeakKeyDictionary[object, Any]) -> Maker | No
     # would live for ever. Where a Python version names them otherwise the test owns the worker.
     workers = frame.f_locals.get("pool")
     if isinstance(workers, list):
-        pools = [ref() for ref in made.keyrefs()]
-        return next(
-            (p for p in pools if isinstance(p, Pool) and p.__dict__["_pool"] is workers), None
-        )
+        return next((p for p in owners.pools() if vars(p).get("_pool") is workers), None)
     return None
 
 
@@ -254,7 +288,7 @@ def _wait(children: Iterable[Child]) -> list[Child]:
     deadline = time.monotonic() + GRACE
     alive = [child for child in children if not child.has_ended()]
     while alive and (left := deadline - time.monotonic()) > 0:
-        wait([child.process.sentinel for child in alive if child.process], left)
+        wait([child.popen.sentinel for child in alive if child.popen], left)
         alive = [child for child in alive if not child.has_ended()]
     return alive
 

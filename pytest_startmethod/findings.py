@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pytest_startmethod.children import Child
 
 
+FEW, MANY = 10, 50
+"""As many children at most are named in a sentence, and in a list."""
+
+
 class StartMethodMismatchWarning(UserWarning):
     """A process was started by another method than the one that the test runs under."""
 
@@ -58,7 +62,7 @@ def leak(children: Sequence[Child]) -> ChildProcessLeakWarning | None:
     if not children:
         return None
     owners = " and of ".join(dict.fromkeys(child.owner.name for child in children))
-    processes = ", ".join(f"{_described(child)} started at {child.place}" for child in children)
+    processes = _list([f"{_described(child)} started at {child.place}" for child in children])
     return ChildProcessLeakWarning(
         f"still alive at the end of {owners}, and then ended: {processes}; join or terminate it, "
         "or shut down the pool, executor or manager that it belongs to"
@@ -74,8 +78,9 @@ def stall(dead: Sequence[Child], seconds: float) -> str:
 
 
 def section(children: Sequence[Child]) -> list[str]:
-    """Return a line for each child."""
-    return [f"{_described(child)}: {ending(child)}" for child in children]
+    """Return a line for each child, or for the last of very many."""
+    lines = [f"{_described(child)}: {ending(child)}" for child in children]
+    return [f"{len(lines)} in all, the last of them:", *lines[-MANY:]] if lines[MANY:] else lines
 
 
 def _described(child: Child) -> str:
@@ -83,14 +88,19 @@ def _described(child: Child) -> str:
 
 
 def _ends(children: Sequence[Child]) -> str:
-    return ", ".join(f"{_described(child)} ended with {ending(child)}" for child in children)
+    return _list([f"{_described(child)} ended with {ending(child)}" for child in children])
+
+
+def _list(texts: Sequence[str]) -> str:
+    more = [f"and {len(texts) - FEW} more"] if texts[FEW:] else []
+    return ", ".join([*texts[:FEW], *more])
 
 
 def ending(child: Child) -> str:
     """Return the exit code, or the name of the signal, of a child."""
     code = child.exitcode
     if code is None:
-        return "exit code unknown" if child.process is None else "alive"
+        return "exit code unknown" if child.has_ended() else "alive"
     with suppress(ValueError):  # a number that is no signal here
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return f"exit code {code}"

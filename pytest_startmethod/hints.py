@@ -27,6 +27,11 @@ def _traceback(*frames: tuple[str, str], error: str) -> re.Pattern[str]:
 
 HINTS = (
     Hint(
+        _traceback(("multiprocessing.(?:forkserver|connection)", r"\w+"), error="OSError"),
+        "the forkserver and managers listen at a socket in the folder for temporary files, whose "
+        "path may have some hundred characters at most: set TMPDIR to a shorter one",
+    ),
+    Hint(
         _traceback(("multiprocessing.context", "set_start_method"), error="RuntimeError"),
         "set_start_method() runs when a child imports the module, and its method is set already: "
         'call it below `if __name__ == "__main__":`, or leave it to --start-method',

@@ -85,6 +85,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
     parser.addini(
+        "start_method_preload",
+        type="args",
+        help="Modules that the forkserver imports before it forks, besides pytest: what takes long "
+        "to import, and is the same for all tests.",
+    )
+    parser.addini(
         "start_method_stall_timeout",
         default="10",
         help="Seconds that a test may wait for child processes that are dead, before it fails; 0 "
@@ -116,6 +122,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     _check_scope(config)
     _stall_timeout(config)
+    _check_preload(config)
     config.stash[STATE] = State(by_name, chosen)
     if chosen.process_default not in (None, contexts.fallback()):
         _set_default_of_the_run(config, chosen.process_default)
@@ -184,7 +191,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     context = item.config.stash[STATE].contexts.get(own or default or "")
     if context is None and "default_start_method" not in _fixtures(item):
         return (yield)
-    with contexts.default_restored(), _watch(item.config).test(contexts.starts_by(context)):
+    with contexts.default_restored(), _watch(item.config).test(item, contexts.starts_by(context)):
         if default is not None:
             contexts.set_default(default)
         return (yield)
@@ -258,6 +265,16 @@ def _stall_timeout(config: pytest.Config) -> float:
     return seconds
 
 
+def _check_preload(config: pytest.Config) -> None:
+    preload = config.getini("start_method_preload")
+    if preload:
+        from pytest_startmethod.launch import import_error
+
+        problem = import_error(preload)
+        if problem:
+            raise pytest.UsageError(f"ini-option start_method_preload: {problem}")
+
+
 def _check_scope(config: pytest.Config) -> None:
     scope = config.getini("start_method_scope")
     if scope not in SCOPES:
@@ -272,7 +289,7 @@ def _watch(config: pytest.Config) -> Watch:
 
     watch = config.pluginmanager.get_plugin("startmethod-watch")
     if watch is None:
-        watch = Watch(config.stash[STATE].contexts.values(), _stall_timeout(config))
+        watch = Watch(config, config.stash[STATE].contexts.values(), _stall_timeout(config))
         config.pluginmanager.register(watch, "startmethod-watch")
     assert isinstance(watch, Watch)
     return watch

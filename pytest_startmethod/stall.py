@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager
 from multiprocessing.pool import Pool
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,18 +57,20 @@ class Watch:
         return SIGNAL is not None and main and self._timeout > 0
 
     @contextmanager
-    def signal_handled(self) -> Iterator[None]:
-        """Handle the signal meanwhile, and let children be watched."""
+    def signal_handled(self, *, begin: bool) -> Iterator[None]:
+        """Handle the signal meanwhile, and let children be watched; `begin` if there are some."""
         if SIGNAL is None or not self.possible:
             yield
             return
         before = signal.signal(SIGNAL, self._handle)
         self._watching = True
         try:
+            if begin:
+                self._start()
             yield
         finally:
-            self.stop()
             self._watching = False
+            self.stop()
             self._place = (None, None)  # a frame keeps its variables alive
             signal.signal(SIGNAL, before)
 
@@ -94,9 +97,12 @@ class Watch:
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        self._on_stall(frame)
+        if frame is not None and frame is self._place[0]:  # else the wait has ended meanwhile
+            self._on_stall(frame)
 
     def _start(self) -> None:
+        if self._thread is not None or not self._watching:
+            return
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="pytest-startmethod", daemon=True)
         self._thread.start()
@@ -109,7 +115,9 @@ class Watch:
             self._next_look = time.monotonic() + min(self._timeout / 4, 0.5)
             frame = sys._current_frames().get(main)  # noqa: SLF001 (documented, for debuggers)
             place = (frame, frame and frame.f_lasti)
-            if place != self._place or not waits_for_processes(frame):
+            if not waits_for_processes(frame):
+                self._place = (None, None)
+            elif place != self._place:
                 self._place, self._since = place, time.monotonic()
             elif time.monotonic() - self._since >= self._timeout and self._anyone_ended():
                 self._since = time.monotonic()
@@ -130,7 +138,12 @@ def waits_for_processes(frame: FrameType | None) -> bool:
     """Tell whether a thread is in a wait of multiprocessing or concurrent.futures without end."""
     frames = waiting_frames(frame)
     ours = any(_module(frame).startswith(PROCESSES) for frame in frames)
-    return ours and all(frame.f_locals.get("timeout") is None for frame in frames)
+    return ours and all(
+        frame.f_locals.get("timeout") is None
+        # A process that is joined answers by its end; to ask for it here would take it away.
+        and not isinstance(frame.f_locals.get("self"), BaseProcess)
+        for frame in frames
+    )
 
 
 def lost_workers(frame: FrameType | None, children: Collection[Child]) -> list[Child]:
@@ -172,11 +185,24 @@ def answering_threads(but: Collection[threading.Thread]) -> list[threading.Threa
 def _serves(frame: FrameType | None) -> bool:
     modules = []
     while frame is not None:
+        if _runs_a_task(frame):
+            return False
         modules.append(_module(frame))
         frame = frame.f_back
     return any(module.startswith(PROCESSES) for module in modules) and all(
         module.startswith(PROCESSES + THREADS) for module in modules
     )
+
+
+def _runs_a_task(frame: FrameType) -> bool:
+    """Tell whether a thread pool is at a task here, which has no frame if it is a built-in one.
+
+    By names that are the same from Python 3.10 to 3.15.
+    """
+    function = (_module(frame), frame.f_code.co_name)
+    if function == ("multiprocessing.pool", "worker"):
+        return frame.f_locals.get("func") is not None
+    return function == ("concurrent.futures.thread", "run")
 
 
 def _module(frame: FrameType) -> str:

@@ -8,12 +8,13 @@ import traceback
 import warnings
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import pytest
 
-from pytest_startmethod import findings, hints, stall
+from pytest_startmethod import findings, hints, launch, stall
 from pytest_startmethod.children import SESSION, Child, Owner, Recorder
 
 if TYPE_CHECKING:
@@ -24,16 +25,24 @@ if TYPE_CHECKING:
 class Watch:
     """The hooks that watch tests: a plugin of its own, registered with the first of them."""
 
-    def __init__(self, contexts: Iterable[Any], stall_timeout: float) -> None:
+    def __init__(
+        self, config: pytest.Config, contexts: Iterable[Any], stall_timeout: float
+    ) -> None:
+        self._plugins = config.pluginmanager
+        preload = config.getini("start_method_preload")
+        self._launch = launch.Launch(preload, self._modules)
+        self._launch.install()
         self._stall_timeout = stall_timeout
         self._stall = stall.Watch(stall_timeout, self._anyone_ended, self._on_stall)
         self._recorder = Recorder(self._stall.paused)
         self._recorder.install(contexts)
         self._pid = os.getpid()
         # of the test that runs:
+        self._module: ModuleType | None = None
         self._test: Owner | None = None
         self._expected = ""
         self._before: frozenset[Child] = frozenset()
+        self._dead: frozenset[Child] = frozenset()
         self._passed = False
         self._stderr = ""
         # of fixtures, and of what ended and was not looked after yet:
@@ -44,12 +53,16 @@ class Watch:
         self._seen: set[threading.Thread] = set()
 
     @contextmanager
-    def test(self, expected: str) -> Iterator[None]:
+    def test(self, item: pytest.Item, expected: str) -> Iterator[None]:
         """Watch a test whose context starts processes by the `expected` method."""
+        module = item.getparent(pytest.Module)
+        self._module = None if module is None else module.obj
         self._test, self._expected = Owner("the test"), expected
         self._before = frozenset(self._recorder.children)
+        self._dead = frozenset(child for child in self._before if child.has_ended())
         try:
-            with self._recorder.owned_by(self._test), self._stall.signal_handled():
+            begin = bool(self._before)
+            with self._recorder.owned_by(self._test), self._stall.signal_handled(begin=begin):
                 yield
         finally:
             self._ended.append(self._test)
@@ -131,17 +144,19 @@ class Watch:
     def pytest_unconfigure(self) -> None:
         """Put back what was patched."""
         self._recorder.uninstall()
+        self._launch.uninstall()
 
     def _end(self, *, session: bool) -> list[Warning | None]:
         """End what outlives the test, the fixtures that ended with it, or the session."""
         ended = {*self._ended, *filter(None, [self._test]), *([SESSION] if session else [])}
         self._ended = []
         leaked = self._recorder.stop(ended)
-        self._recorder.settle(ask=lambda child: child.owner in ended)
+        self._recorder.settle_all(c for c in self._recorder.of(ended) if c not in leaked)
         crashed = [c for c in self._started() if c.crashed and not c.reported and c not in leaked]
         for child in crashed:
             child.reported = True
         self._recorder.forget(self._recorder.of(ended))
+        self._launch.test_ended()
         crash = findings.crash(crashed, self._stderr) if self._passed else None
         return [crash, findings.leak(leaked)]
 
@@ -150,6 +165,12 @@ class Watch:
         self._recorder.settle(ask=lambda child: not child.owner.lasts)
         hint = hints.find("".join(traceback.format_exception(error)), self._stderr)
         return "\n".join([*findings.section(self._started()), *([f"hint: {hint}"] if hint else [])])
+
+    def _modules(self) -> list[ModuleType]:
+        """Return the modules of the test and of all conftests, where targets of processes are."""
+        plugins = self._plugins.get_plugins()
+        conftests = [p for p in plugins if isinstance(p, ModuleType) and _is_conftest(p)]
+        return [*conftests, *([self._module] if self._module else [])]
 
     def _started(self) -> list[Child]:
         """Return the children that were started while the test ran."""
@@ -164,13 +185,23 @@ class Watch:
         if self._test is None or os.getpid() != self._pid or not stall.waits_for_processes(frame):
             return
         self._recorder.settle()
-        dead = stall.lost_workers(frame, self._recorder.children)
+        children = tuple(self._recorder.children)
+        dead = stall.lost_workers(frame, [c for c in children if c not in self._dead])
         # In this order: active_children() takes exit codes away from threads that wait for them.
-        if not dead and not stall.answering_threads(self._strangers) and not active_children():
+        if (
+            not dead
+            and all(child.has_ended() for child in children)
+            and not stall.answering_threads(self._strangers)
+            and not active_children()
+        ):
             self._recorder.settle(ask=lambda _: True)
-            dead = [child for child in self._recorder.children if child.exitcode]
+            dead = [child for child in children if child.exitcode]
         if dead:
             pytest.fail(findings.stall(dead, self._stall_timeout))
+
+
+def _is_conftest(module: ModuleType) -> bool:
+    return module.__name__.rpartition(".")[2] == "conftest"
 
 
 def _warn(item: pytest.Item, *found: Warning | None) -> None:

@@ -1,0 +1,195 @@
+"""How do children start fast and clean?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, suppress
+from importlib import metadata
+from importlib.machinery import ModuleSpec
+from multiprocessing import spawn
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    from multiprocessing import forkserver
+except ImportError:  # as on Windows
+    forkserver = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import ModuleType
+
+
+class Launch:
+    """Has a hand in how the standard library starts processes, from `install` to `uninstall`.
+
+    `preload` names the modules that a forkserver imports before it forks, besides pytest; `modules`
+    returns those whose functions may be targets of processes.
+    """
+
+    def __init__(self, preload: Sequence[str], modules: Callable[[], Iterable[ModuleType]]) -> None:
+        self._modules = modules
+        self._servers = Servers(tuple(preload))
+        self._put_back = ExitStack()
+
+    def install(self) -> None:
+        """Begin to serve the processes that are started from now on."""
+        main = sys.modules["__main__"]
+        if is_script_of("pytest", main):
+            # As after "python -m pytest", whose main module multiprocessing doesn't run again.
+            self._patch(main, "__spec__", ModuleSpec("pytest.__main__", None))
+        self._get_preparation_data = spawn.get_preparation_data
+        self._patch(spawn, "get_preparation_data", self._preparation_data)
+        if forkserver is not None:
+            self._put_back.callback(self._servers.stop)
+            self._patch(forkserver, "connect_to_new_process", self._servers.connect)
+
+    def uninstall(self) -> None:
+        """Put everything back, and stop the forkservers."""
+        self._put_back.close()
+
+    def test_ended(self) -> None:
+        """Stop the forkservers that nobody needs any more."""
+        self._servers.retire()
+
+    def _patch(self, place: ModuleType, name: str, new: object) -> None:
+        self._put_back.callback(setattr, place, name, getattr(place, name))
+        setattr(place, name, new)
+
+    def _preparation_data(self, name: str) -> dict[str, Any]:
+        """Let a child import the modules that pytest didn't import by ``sys.path``."""
+        data: dict[str, Any] = self._get_preparation_data(name)
+        path = data.get("sys_path")
+        if path is not None:
+            roots = dict.fromkeys(import_root(module) for module in self._modules())
+            data["sys_path"] = path + [root for root in roots if root and root not in path]
+        return data
+
+
+def is_script_of(distribution: str, main: ModuleType) -> bool:
+    """Tell whether a main module is a script that was installed with a distribution.
+
+    It then holds what the entry point of the script names: `console_main` until pytest 9.1,
+    `_console_main` since.
+    """
+    if getattr(main, "__spec__", None) is not None:
+        return False
+    scripts = metadata.distribution(distribution).entry_points.select(group="console_scripts")
+    return any(getattr(main, script.attr, None) is script.load() for script in scripts)
+
+
+def import_error(modules: Sequence[str]) -> str:
+    """Return why a fresh interpreter can't import one of these modules; "" where it can."""
+    code = "import importlib, sys\nsys.path[:], names = eval(sys.argv[1])\n"
+    code += "for name in names: importlib.import_module(name)"
+    command = [sys.executable, "-c", code, repr((sys.path, list(modules)))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
+
+
+def import_root(module: ModuleType) -> str:
+    """Return the folder that leads to a module's file by its name; "" where none does."""
+    path = Path(module.__file__ or "")
+    path = path.parent if path.stem == "__init__" else path.with_suffix("")
+    parts = module.__name__.split(".")
+    return str(path.parents[len(parts) - 1]) if list(path.parts[-len(parts) :]) == parts else ""
+
+
+class Servers:
+    """The forkservers, one for each environment and output that children are to start with.
+
+    A forkserver keeps ``os.environ`` and the descriptors 1 and 2 of its own start.
+    """
+
+    def __init__(self, preload: tuple[str, ...]) -> None:
+        self._preload = preload
+        self._servers: dict[object, Server] = {}
+        self._lock = threading.Lock()
+
+    def connect(self, fds: list[int]) -> tuple[int, int]:
+        """Start a process as ``forkserver.connect_to_new_process()`` does, by the right server."""
+        with self._lock:
+            state = (self._modules(), _environment(), _target(1), _target(2))
+            server = self._servers.pop(state, None) or Server(self._modules())
+            self._servers[state] = server  # the last one is the one in use
+            return server.connect(fds)
+
+    def retire(self) -> None:
+        """Stop the servers that have no living children, but for the two used last.
+
+        Two, as tests with their own output or environment often stand beside tests without.
+        """
+        with self._lock:
+            for state in list(self._servers)[:-2]:
+                if not self._servers[state].has_children():
+                    self._servers.pop(state).stop()
+
+    def stop(self) -> None:
+        """Stop all servers."""
+        with self._lock:
+            while self._servers:
+                self._servers.popitem()[1].stop()
+
+    def _modules(self) -> tuple[str, ...]:
+        """Return what to preload: what the user set, or else pytest and the ini-option's modules.
+
+        What was set is private, the same from Python 3.4 to 3.15; where it goes missing, the user's
+        preload counts for nothing.
+        """
+        default = ["__main__"]
+        chosen = getattr(forkserver._forkserver, "_preload_modules", default)  # noqa: SLF001
+        return (*default, "pytest", *self._preload) if chosen == default else tuple(chosen)
+
+
+class Server:
+    """A forkserver and the children that it has started."""
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self._server = forkserver.ForkServer()
+        self._server.set_forkserver_preload(list(preload))
+        self._sentinels: list[int] = []
+
+    def connect(self, fds: list[int]) -> tuple[int, int]:
+        """Start a process; return the descriptors of its exit code and of its data."""
+        sentinel, data = self._server.connect_to_new_process(fds)
+        self.has_children()  # so that the descriptors of those who are gone go, too
+        self._sentinels.append(os.dup(sentinel))
+        return sentinel, data
+
+    def has_children(self) -> bool:
+        """Tell whether a child is alive, or has an exit code that the server hasn't sent yet."""
+        ended = set(wait(self._sentinels, timeout=0))
+        for sentinel in filter(ended.__contains__, self._sentinels):
+            os.close(sentinel)
+        self._sentinels = [s for s in self._sentinels if s not in ended]
+        return bool(self._sentinels)
+
+    def stop(self) -> None:
+        """End the server, and not wait for the processes that hold its pipe."""
+        for sentinel in self._sentinels:
+            os.close(sentinel)
+        # Private, and the same from Python 3.4 to 3.15; where it goes missing _stop() waits.
+        pid = getattr(self._server, "_forkserver_pid", None)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._server._stop()  # type: ignore[attr-defined]  # noqa: SLF001 (CPython's tests use it)
+
+
+def _environment() -> frozenset[tuple[str, str]]:
+    """Return ``os.environ`` less what pytest itself changes with each test."""
+    return frozenset(item for item in os.environ.items() if not item[0].startswith("PYTEST_"))
+
+
+def _target(descriptor: int) -> tuple[int, int] | None:
+    """Return what tells files apart; None for a closed descriptor."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
