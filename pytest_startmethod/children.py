@@ -10,18 +10,19 @@ import threading
 import time
 import weakref
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.managers import BaseManager
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import SemLock
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable
     from types import FrameType
 
 GRACE = 1.0
@@ -77,7 +78,11 @@ class Child:
         return self.exitcode == 1 or self.exitcode in FAULTS
 
     def has_ended(self) -> bool:
-        """Look, without taking the exit code away from somebody who waits for it."""
+        """Look, without taking the exit code away from somebody who waits for it.
+
+        So it can only be told by the sentinel, which is closed a little before the end, or long
+        before it by a child that closes all files.
+        """
         popen = self.popen  # settle() may run meanwhile, in another thread
         # Once the exit code is known, close() may have closed the sentinel.
         return (
@@ -100,6 +105,11 @@ class Child:
                 self.popen.poll()
             if self.popen.returncode is not None:
                 self.exitcode, self.popen = self.popen.returncode, None
+
+    def is_gone(self) -> bool:
+        """Ask, where no pool or executor does so: once the owner's time is over."""
+        self.settle(ask=not self.is_asked_for)
+        return self.has_ended() if self.is_asked_for else self.popen is None
 
 
 class Owners:
@@ -139,7 +149,7 @@ class Recorder:
 
     def install(self, contexts: Iterable[Any]) -> None:
         """Begin to record: what the standard library starts, and what these contexts start."""
-        for made in (BaseProcess, *MAKERS):
+        for made in (BaseProcess, SemLock, *MAKERS):
             self._patch(made, "__init__", self._wrap_init)
         starting = {BaseProcess, *filter(None, map(_process_base, contexts))}
         for base in starting:
@@ -149,14 +159,10 @@ class Recorder:
         """Put back what `install` wrapped."""
         self._patches.close()
 
-    @contextmanager
-    def owned_by(self, owner: Owner) -> Iterator[None]:
-        """Let `owner` own what is made meanwhile."""
-        before, self.owner = self.owner, owner
-        try:
-            yield
-        finally:
-            self.owner = before
+    def made_before(self, made: object) -> bool:
+        """Tell whether something was made at import or by a wider fixture, not by the test."""
+        owner = self._owners.get(made)
+        return owner is None or owner.lasts
 
     def of(self, owners: Collection[Owner]) -> list[Child]:
         """Return the children that belong to one of `owners`."""
@@ -184,7 +190,7 @@ class Recorder:
             _stop_maker(maker)
         for end in (methodcaller("terminate"), methodcaller("kill")):
             if leaked:
-                alive = [child for child in self.of(owners) if not child.has_ended()]
+                alive = [child for child in self.of(owners) if not child.is_gone()]
                 for child in alive:
                     end(child.popen)
                 _wait(alive)
@@ -286,10 +292,13 @@ def _maker(frame: FrameType, owners: Owners) -> Maker | None:
 def _wait(children: Iterable[Child]) -> list[Child]:
     """Wait up to `GRACE` seconds until all have ended, and return those who have not."""
     deadline = time.monotonic() + GRACE
-    alive = [child for child in children if not child.has_ended()]
+    alive = [child for child in children if not child.is_gone()]
     while alive and (left := deadline - time.monotonic()) > 0:
-        wait([child.popen.sentinel for child in alive if child.popen], left)
-        alive = [child for child in alive if not child.has_ended()]
+        if any(child.has_ended() for child in alive):  # its sentinel says so
+            time.sleep(0.001)
+        else:
+            wait([child.popen.sentinel for child in alive if child.popen], left)
+        alive = [child for child in alive if not child.is_gone()]
     return alive
 
 

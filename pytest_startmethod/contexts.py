@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -19,8 +17,7 @@ class ContextError(Exception):
     """A plugin or conftest offers contexts that can't be used; its text is the whole message."""
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(NamedTuple):
     """What the standard library supports here: start methods in run order, and its default."""
 
     supported: tuple[str, ...]
@@ -127,17 +124,25 @@ def set_default(name: str) -> None:
     _set_fallback(multiprocessing.get_context(name))
 
 
-@contextmanager
-def default_restored() -> Iterator[None]:
-    """Put the process-wide default back at the end, "not set yet" too."""
-    import multiprocessing
+class Default(NamedTuple):
+    """What the process-wide default is at a time: what was pinned, and else what is fallen to."""
 
-    pinned, fallback = multiprocessing.get_start_method(allow_none=True), _fallback()
-    try:
-        yield
-    finally:
-        _set_fallback(fallback)
-        multiprocessing.set_start_method(pinned, force=True)
+    pinned: str | None
+    fallback: BaseContext
+
+    @classmethod
+    def current(cls) -> Default:
+        """Take note of it."""
+        import multiprocessing
+
+        return cls(multiprocessing.get_start_method(allow_none=True), _fallback())
+
+    def restore(self) -> None:
+        """Make it so again, "not set yet" too."""
+        import multiprocessing
+
+        _set_fallback(self.fallback)
+        multiprocessing.set_start_method(self.pinned, force=True)
 
 
 # What multiprocessing falls back to while nothing is pinned: private, and the same from Python 3.4

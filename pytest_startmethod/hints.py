@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from typing import NamedTuple
 
 
@@ -24,6 +25,11 @@ def _traceback(*frames: tuple[str, str], error: str) -> re.Pattern[str]:
     )
     return re.compile(rf"^{lines}(?:\w+\.)*(?:{error})\b", re.MULTILINE)
 
+
+OTHER_METHOD = (
+    "a lock or queue made under one start method was given to a process of another: make both by "
+    "mp_context, and in the test, as what is made at import keeps the method of then"
+)
 
 HINTS = (
     Hint(
@@ -55,8 +61,7 @@ HINTS = (
             ("multiprocessing.synchronize", "__getstate__|__setstate__"),
             error="RuntimeError|FileNotFoundError",
         ),
-        "a lock or queue made under one start method was given to a process of another: make both "
-        "by mp_context, and in the test, as what is made at import keeps the method of then",
+        OTHER_METHOD,
     ),
     Hint(
         _traceback(
@@ -91,3 +96,13 @@ def find(test: str, children: str) -> str:
     of_children = (hint.text for hint in IN_CHILDREN if hint.pattern.search(children))
     of_test = (hint.text for hint in HINTS if hint.pattern.search(test))
     return next(of_children, "") or next(of_test, "")
+
+
+def refused_lock(error: BaseException) -> object | None:
+    """Return the lock that refused to go to a process of another start method, if one did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    innermost = frames[-1] if frames else None
+    if innermost is None or innermost.f_globals.get("__name__") != "multiprocessing.synchronize":
+        return None
+    lock: object = innermost.f_locals.get("self")
+    return lock

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,7 +14,6 @@ from contextlib import ExitStack, suppress
 from importlib import metadata
 from importlib.machinery import ModuleSpec
 from multiprocessing import spawn
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +65,14 @@ class Launch:
 
     def _preparation_data(self, name: str) -> dict[str, Any]:
         """Let a child import the modules that pytest didn't import by ``sys.path``."""
+        pinned = multiprocessing.get_start_method(allow_none=True)
         data: dict[str, Any] = self._get_preparation_data(name)
+        if pinned is None:  # until Python 3.13 to ask for the data is to pin the default
+            multiprocessing.set_start_method(None, force=True)
         path = data.get("sys_path")
         if path is not None:
-            roots = dict.fromkeys(import_root(module) for module in self._modules())
+            modules = self._modules()
+            roots = dict.fromkeys(import_root(m.__name__, m.__file__ or "") for m in modules)
             data["sys_path"] = path + [root for root in roots if root and root not in path]
         return data
 
@@ -75,9 +81,10 @@ def is_script_of(distribution: str, main: ModuleType) -> bool:
     """Tell whether a main module is a script that was installed with a distribution.
 
     It then holds what the entry point of the script names: `console_main` until pytest 9.1,
-    `_console_main` since.
+    `_console_main` since. A user's script that does the same may have targets of its own.
     """
-    if getattr(main, "__spec__", None) is not None:
+    own = any(getattr(held, "__module__", "") == "__main__" for held in vars(main).values())
+    if own or getattr(main, "__spec__", None) is not None:
         return False
     scripts = metadata.distribution(distribution).entry_points.select(group="console_scripts")
     return any(getattr(main, script.attr, None) is script.load() for script in scripts)
@@ -85,18 +92,23 @@ def is_script_of(distribution: str, main: ModuleType) -> bool:
 
 def import_error(modules: Sequence[str]) -> str:
     """Return why a fresh interpreter can't import one of these modules; "" where it can."""
-    code = "import importlib, sys\nsys.path[:], names = eval(sys.argv[1])\n"
-    code += "for name in names: importlib.import_module(name)"
-    command = [sys.executable, "-c", code, repr((sys.path, list(modules)))]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
+    code = "import importlib, sys\nsys.path[:], name = eval(sys.argv[1])\n"
+    code += "importlib.import_module(name)"
+    for name in modules:
+        command = [spawn.get_executable(), "-c", code, repr((sys.path, name))]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            reason = done.stderr.strip().rpartition("\n")[2]
+            return f"can't import {name!r}: {reason or f'exit code {done.returncode}'}"
+    return ""
 
 
-def import_root(module: ModuleType) -> str:
+@functools.lru_cache
+def import_root(name: str, file: str) -> str:
     """Return the folder that leads to a module's file by its name; "" where none does."""
-    path = Path(module.__file__ or "")
+    path = Path(file)
     path = path.parent if path.stem == "__init__" else path.with_suffix("")
-    parts = module.__name__.split(".")
+    parts = name.split(".")
     return str(path.parents[len(parts) - 1]) if list(path.parts[-len(parts) :]) == parts else ""
 
 
@@ -114,8 +126,10 @@ class Servers:
     def connect(self, fds: list[int]) -> tuple[int, int]:
         """Start a process as ``forkserver.connect_to_new_process()`` does, by the right server."""
         with self._lock:
-            state = (self._modules(), _environment(), _target(1), _target(2))
-            server = self._servers.pop(state, None) or Server(self._modules())
+            preload = self._to_preload()
+            # A forked child inherits the servers, which aren't its own to ask for more.
+            state = (os.getpid(), preload, _environment(), _target(1), _target(2))
+            server = self._servers.pop(state, None) or Server(*preload)
             self._servers[state] = server  # the last one is the one in use
             return server.connect(fds)
 
@@ -135,23 +149,27 @@ class Servers:
             while self._servers:
                 self._servers.popitem()[1].stop()
 
-    def _modules(self) -> tuple[str, ...]:
-        """Return what to preload: what the user set, or else pytest and the ini-option's modules.
+    def _to_preload(self) -> tuple[tuple[str, ...], str]:
+        """Return what to preload, and what to do on an error.
 
-        What was set is private, the same from Python 3.4 to 3.15; where it goes missing, the user's
-        preload counts for nothing.
+        That is what the user set, or else pytest and the ini-option's modules. What was set is
+        private, the same from Python 3.4 to 3.15; where it goes missing, the user's preload counts
+        for nothing.
         """
         default = ["__main__"]
-        chosen = getattr(forkserver._forkserver, "_preload_modules", default)  # noqa: SLF001
-        return (*default, "pytest", *self._preload) if chosen == default else tuple(chosen)
+        user = forkserver._forkserver  # noqa: SLF001
+        chosen = getattr(user, "_preload_modules", default)
+        modules = (*default, "pytest", *self._preload) if chosen == default else tuple(chosen)
+        return modules, getattr(user, "_preload_on_error", "ignore")  # since Python 3.15
 
 
 class Server:
     """A forkserver and the children that it has started."""
 
-    def __init__(self, preload: Sequence[str]) -> None:
+    def __init__(self, preload: Sequence[str], on_error: str) -> None:
         self._server = forkserver.ForkServer()
-        self._server.set_forkserver_preload(list(preload))
+        options = {} if on_error == "ignore" else {"on_error": on_error}
+        self._server.set_forkserver_preload(list(preload), **options)
         self._sentinels: list[int] = []
 
     def connect(self, fds: list[int]) -> tuple[int, int]:
@@ -162,8 +180,14 @@ class Server:
         return sentinel, data
 
     def has_children(self) -> bool:
-        """Tell whether a child is alive, or has an exit code that the server hasn't sent yet."""
-        ended = set(wait(self._sentinels, timeout=0))
+        """Tell whether a child is alive, or has an exit code that the server hasn't sent yet.
+
+        The server sends a pid, then an exit code, and closes its end, whoever has read what.
+        """
+        poll = select.poll()
+        for sentinel in self._sentinels:
+            poll.register(sentinel, 0)  # to hear of the closed end alone
+        ended = {sentinel for sentinel, _ in poll.poll(0)}
         for sentinel in filter(ended.__contains__, self._sentinels):
             os.close(sentinel)
         self._sentinels = [s for s in self._sentinels if s not in ended]
@@ -178,12 +202,13 @@ class Server:
         if pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._server._stop()  # type: ignore[attr-defined]  # noqa: SLF001 (CPython's tests use it)
+        with suppress(ChildProcessError):  # a test has waited for all children that there are
+            self._server._stop()  # type: ignore[attr-defined]  # noqa: SLF001 (CPython's tests use it)
 
 
 def _environment() -> frozenset[tuple[str, str]]:
     """Return ``os.environ`` less what pytest itself changes with each test."""
-    return frozenset(item for item in os.environ.items() if not item[0].startswith("PYTEST_"))
+    return frozenset(item for item in os.environ.items() if item[0] != "PYTEST_CURRENT_TEST")
 
 
 def _target(descriptor: int) -> tuple[int, int] | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,8 +14,7 @@ class SelectionError(Exception):
     """A user named start methods that can't be used; its text is the whole message."""
 
 
-@dataclass(frozen=True)
-class Methods:
+class Methods(NamedTuple):
     """The start methods that there are, each tuple in run order."""
 
     known: tuple[str, ...]
@@ -34,8 +32,7 @@ class Methods:
         return {**names, "all": self.supported, "default": (self.platform_default,)}
 
 
-@dataclass(frozen=True)
-class Marker:
+class Marker(NamedTuple):
     """What ``@pytest.mark.start_methods(*names, reason=...)`` says; no names: all."""
 
     names: tuple[str, ...]
@@ -49,23 +46,31 @@ class Run(NamedTuple):
     skip_reason: str | None
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """The start methods that this pytest run selects."""
 
     methods: Methods
     selected: tuple[str, ...]
     by_user: bool
     """Whether the option or the ini selected them; else all that is supported is selected."""
-    unavailable: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = MappingProxyType({})
     """Why a supported start method isn't to be used here, from a plugin's hook."""
+
+    @property
+    def process_defaults(self) -> tuple[str, ...]:
+        """The selected that can be the process-wide default here; none where none is selected."""
+        usable = set(self.methods.standard) - set(self.unavailable)
+        return tuple(name for name in self.selected if name in usable) if self.by_user else ()
 
     @property
     def process_default(self) -> str | None:
         """The process-wide default of tests that don't ask for one of their own."""
-        usable = (name for name in self.selected if name in self.methods.standard)
-        available = (name for name in usable if name not in self.unavailable)
-        return next(available, None) if self.by_user else None
+        return next(iter(self.process_defaults), None)
+
+    @property
+    def not_deselected(self) -> tuple[str, ...]:
+        """What a marker may name without its run being deselected; what's missing is skipped."""
+        return self.selected if self.by_user else self.methods.known
 
     @property
     def unmarked_skip_reason(self) -> str | None:
@@ -155,6 +160,8 @@ def _check_word(word: str, known: Collection[str]) -> None:
     if word in known:
         return
     what = f"unknown start method {word!r}" if word else "empty name of a start method"
+    from difflib import get_close_matches  # seldom needed
+
     close = get_close_matches(word.lower(), known, n=1)
     suggestion = f", did you mean {close[0]!r}?" if close else ""
     raise SelectionError(f"{what}{suggestion} (known: {', '.join(known)})")

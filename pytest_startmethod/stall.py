@@ -9,7 +9,8 @@ import time
 from contextlib import contextmanager
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -45,6 +46,8 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._watching = False
+        # How the signal was handled: taken over with the first process that the test starts.
+        self._handled_before: Any = None
         # They outlive a thread: a Pool may start workers without end while it is waited for.
         self._next_look = 0.0
         self._place: tuple[FrameType | None, int | None] = (None, None)
@@ -56,23 +59,21 @@ class Watch:
         main = threading.current_thread() is threading.main_thread()
         return SIGNAL is not None and main and self._timeout > 0
 
-    @contextmanager
-    def signal_handled(self, *, begin: bool) -> Iterator[None]:
-        """Handle the signal meanwhile, and let children be watched; `begin` if there are some."""
-        if SIGNAL is None or not self.possible:
-            yield
-            return
-        before = signal.signal(SIGNAL, self._handle)
-        self._watching = True
-        try:
-            if begin:
-                self._start()
-            yield
-        finally:
+    def enter(self, *, begin: bool) -> None:
+        """Let children be watched from the next start of one on; `begin` if there are some."""
+        self._watching = self.possible
+        if begin:
+            self._start()
+
+    def leave(self) -> None:
+        """Watch no longer, and handle the signal as before."""
+        if self._watching:
             self._watching = False
             self.stop()
             self._place = (None, None)  # a frame keeps its variables alive
-            signal.signal(SIGNAL, before)
+            if SIGNAL is not None and self._handled_before is not None:
+                signal.signal(SIGNAL, self._handled_before)
+                self._handled_before = None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -93,6 +94,10 @@ class Watch:
             if self._thread is not None:
                 self._stopped.set()
                 self._thread.join()
+                # Up to Python 3.12 join() returns before the system's thread has ended, and
+                # os.fork() warns of that one. None of it to be seen but on Linux.
+                while Path(f"/proc/self/task/{self._thread.native_id}").exists():
+                    time.sleep(0)
                 self._thread = None
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
@@ -101,11 +106,16 @@ class Watch:
             self._on_stall(frame)
 
     def _start(self) -> None:
-        if self._thread is not None or not self._watching:
-            return
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="pytest-startmethod", daemon=True)
-        self._thread.start()
+        with self._lock:  # a pool's own thread may start a process at any time
+            in_main = threading.current_thread() is threading.main_thread()
+            if SIGNAL is not None and self._handled_before is None and self._watching and in_main:
+                self._handled_before = signal.signal(SIGNAL, self._handle)
+            if self._thread is None and self._handled_before is not None:
+                self._stopped = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._watch, name="pytest-startmethod", daemon=True
+                )
+                self._thread.start()
 
     def _watch(self) -> None:
         main = threading.main_thread().ident

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_startmethod.results import OUTCOMES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pytest_startmethod.results import Result, Results, Row
     from pytest_startmethod.selection import Selection
+
+IN_FULL = 20
+"""How many of the differing tests are shown."""
+
+
+class Line(NamedTuple):
+    """A line of the terminal, a separator line where it has a `separator`."""
+
+    text: str
+    markup: dict[str, bool]
+    separator: str = ""
 
 
 def header(selection: Selection) -> str:
@@ -18,3 +34,123 @@ def header(selection: Selection) -> str:
         notes.append(f"not supported: {', '.join(missing)}")
     notes.extend(f"{name} unavailable: {why}" for name, why in selection.unavailable.items())
     return f"start methods: {', '.join(usable) or 'none'} ({'; '.join(notes)})"
+
+
+def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
+    """Return the lines of the terminal summary; none where no test ran under a start method."""
+    table, differing = results.table(), results.differing()
+    if not table or (verbosity < 0 and not differing):
+        return
+    yield Line("start methods", {}, "=")
+    if verbosity >= 0:
+        yield from _table(table)
+        yield from _listed(results.unproven(), _UNPROVEN, verbosity)
+        yield from _made_before(results.made_before(), verbosity)
+    if differing:
+        yield Line("outcome depends on the start method", {}, "-")
+        for runs in differing[:IN_FULL]:
+            yield from _differing(runs, width)
+        if len(differing) > IN_FULL:
+            yield Line(f"... and {len(differing) - IN_FULL} more", {})
+
+
+_UNPROVEN = (
+    "not proven: 1 run passed without a process started by its method",
+    "not proven: {} runs passed without a process started by their method",
+)
+
+
+def _table(rows: Iterable[Row]) -> Iterator[Line]:
+    rows = list(rows)
+    columns = [
+        name for name in OUTCOMES if name != "xfailed" or any(r.outcomes[name] for r in rows)
+    ]
+    name_width = max(len(row.start_method) for row in rows)
+    titles = "".join(f"{title:>9}" for title in columns)
+    yield Line(f"{'':{name_width}}{titles}  processes     time", {})
+    for row in rows:
+        counts = "".join(f"{row.outcomes[column] or '':>9}" for column in columns)
+        text = f"{row.start_method:{name_width}}{counts}{row.processes:>11}{row.seconds:>8.2f}s"
+        yield Line(text, {"red": True} if row.outcomes["failed"] else {"green": True})
+
+
+def _listed(results: list[Result], texts: tuple[str, str], verbosity: int) -> Iterator[Line]:
+    if not results:
+        return
+    text = texts[0] if len(results) == 1 else texts[1].format(len(results))
+    yield Line(text + ("" if verbosity > 0 else " (-v names them)"), {"yellow": True})
+    if verbosity > 0:
+        yield from (Line(f"    {result.run.nodeid}", {}) for result in results)
+
+
+def _made_before(results: list[Result], verbosity: int) -> Iterator[Line]:
+    by_method: dict[str, list[Result]] = {}
+    for result in results:
+        by_method.setdefault(result.run.start_method, []).append(result)
+    for name, failed in by_method.items():
+        first = failed[0].run.made_under
+        command = f"run --start-method={name} alone"
+        one = f"made at import under {first}, so 1 failure is no difference: {command}"
+        more = f"made at import under {first}, so {{}} failures are no differences: {command}"
+        yield from _listed(failed, (one, more), verbosity)
+
+
+def _differing(runs: Mapping[str, Result], width: int) -> Iterator[Line]:
+    yield Line(_cut(f"{_test(runs)}    {_outcomes(runs)}", width), {"bold": True})
+    failed = _failed(runs)
+    for text in (failed.last_line, failed.run.hint):
+        if text:
+            yield Line(_cut(f"    {text}", width), {"red": text == failed.last_line})
+
+
+def _test(runs: Mapping[str, Result]) -> str:
+    return next(iter(runs.values())).run.test
+
+
+def _failed(runs: Mapping[str, Result]) -> Result:
+    return next(result for result in runs.values() if result.outcome == "failed")
+
+
+def _outcomes(runs: Mapping[str, Result], between: str = "    ") -> str:
+    names: dict[str, list[str]] = {}
+    for name, result in runs.items():
+        names.setdefault(result.outcome, []).append(name)
+    return between.join(f"{outcome}: {', '.join(of)}" for outcome, of in names.items())
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def markdown(results: Results) -> str:
+    """Return the tables as Markdown."""
+    rows = [
+        f"| {row.start_method} | {' | '.join(str(row.outcomes[column]) for column in OUTCOMES)} "
+        f"| {row.processes} | {row.seconds:.2f} s |"
+        for row in results.table()
+    ]
+    text = [
+        "## Start methods",
+        "",
+        f"| | {' | '.join(OUTCOMES)} | processes | time |",
+        "|---|" + "--:|" * (len(OUTCOMES) + 2),
+        *rows,
+    ]
+    differing = results.differing()
+    if differing:
+        text += [
+            "",
+            "### Outcome depends on the start method",
+            "",
+            "| test | outcome | |",
+            "|---|---|---|",
+        ]
+    for runs in differing:
+        failed = _failed(runs)
+        why = "<br>".join(filter(None, [failed.last_line, failed.run.hint]))
+        text.append(f"| `{_test(runs)}` | {_outcomes(runs, '<br>')} | {_cell(why)} |")
+    return "\n".join(text) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 import traceback
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import active_children
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ import pytest
 
 from pytest_startmethod import findings, hints, launch, stall
 from pytest_startmethod.children import SESSION, Child, Owner, Recorder
+from pytest_startmethod.results import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Sequence
     from types import FrameType
 
 
@@ -26,7 +28,11 @@ class Watch:
     """The hooks that watch tests: a plugin of its own, registered with the first of them."""
 
     def __init__(
-        self, config: pytest.Config, contexts: Iterable[Any], stall_timeout: float
+        self,
+        config: pytest.Config,
+        items: Sequence[pytest.Item],
+        contexts: Iterable[Any],
+        stall_timeout: float,
     ) -> None:
         self._plugins = config.pluginmanager
         preload = config.getini("start_method_preload")
@@ -37,8 +43,12 @@ class Watch:
         self._recorder = Recorder(self._stall.paused)
         self._recorder.install(contexts)
         self._pid = os.getpid()
+        self._order = {item: place for place, item in enumerate(items)}
+        self.started_by_default = False
+        """Whether the test started a process through the process-wide default."""
         # of the test that runs:
-        self._module: ModuleType | None = None
+        self._run = Run("", "", "")
+        self._item: pytest.Item | None = None
         self._test: Owner | None = None
         self._expected = ""
         self._before: frozenset[Child] = frozenset()
@@ -46,45 +56,52 @@ class Watch:
         self._passed = False
         self._stderr = ""
         # of fixtures, and of what ended and was not looked after yet:
-        self._fixtures: WeakKeyDictionary[object, Owner] = WeakKeyDictionary()
+        self._fixtures: WeakKeyDictionary[pytest.FixtureDef[Any], Owner] = WeakKeyDictionary()
         self._ended: list[Owner] = []
         # Threads that were there before a test, or that pytest's plugins start for it.
         self._strangers: set[threading.Thread] = set()
-        self._seen: set[threading.Thread] = set()
+        self._seen: list[threading.Thread] = []
 
-    @contextmanager
-    def test(self, item: pytest.Item, expected: str) -> Iterator[None]:
-        """Watch a test whose context starts processes by the `expected` method."""
-        module = item.getparent(pytest.Module)
-        self._module = None if module is None else module.obj
-        self._test, self._expected = Owner("the test"), expected
+    def begin(self, item: pytest.Item, run: Run, expected: str) -> None:
+        """Watch a run of a test whose context starts processes by the `expected` method."""
+        self._item, self._expected = item, expected
+        self._run = run._replace(order=self._order.get(item, 0))
+        self._test = self._recorder.owner = Owner("the test")
         self._before = frozenset(self._recorder.children)
         self._dead = frozenset(child for child in self._before if child.has_ended())
-        try:
-            begin = bool(self._before)
-            with self._recorder.owned_by(self._test), self._stall.signal_handled(begin=begin):
-                yield
-        finally:
+        self.started_by_default = False
+        self._stall.enter(begin=bool(self._before))
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._stall.leave()
+        self._recorder.owner = None
+        if self._test is not None:
             self._ended.append(self._test)
-            self._test = None
-            self._seen = set(threading.enumerate())
+        self._item = self._test = None
+        self._seen = threading.enumerate()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
         """Take note of the threads that aren't the test's."""
-        self._strangers.update(set(threading.enumerate()) - self._seen)
+        now = threading.enumerate()
+        if now != self._seen:
+            self._strangers.update(set(now) - set(self._seen))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any]
     ) -> Generator[None, object, object]:
         """Let a fixture own what is made while it is set up."""
-        if self._test is None:
+        before = self._recorder.owner
+        if before is None:
             return (yield)
         owner = Owner(f"the fixture {fixturedef.argname!r}", lasts=fixturedef.scope != "function")
-        self._fixtures[fixturedef] = owner
-        with self._recorder.owned_by(owner):
+        self._fixtures[fixturedef] = self._recorder.owner = owner
+        try:
             return (yield)
+        finally:
+            self._recorder.owner = before
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # inside the capturing of output
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -110,25 +127,27 @@ class Watch:
             result = yield
         except BaseException:
             with suppress(pytest.fail.Exception):  # the first failure counts
-                _warn(item, *self._end(session=nextitem is None))
+                _warn(item, *self._end(session=_is_last(nextitem)))
             raise
-        _warn(item, *self._end(session=nextitem is None))
+        _warn(item, *self._end(session=_is_last(nextitem)))
         return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, call: pytest.CallInfo[None]
+        self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Tell of the children in the report of a failure."""
+        """Tell of the children in the report: of all to the summary, in a failure to the reader."""
         report = yield
         if self._test is not None:
             self._passed = report.when == "call" and report.passed
             self._stderr = report.capstderr
+            if report.when != "teardown":  # whose end they didn't outlive
+                self._look(item)
             if report.failed and call.excinfo:
-                text = self._section(call.excinfo.value)
-                report.sections.extend(
-                    [(f"processes under {self._expected}", text)] if text else []
-                )
+                self._explain(report, call.excinfo.value)
+            if self._run.asked or self._run.processes or self._run.used:
+                # As an attribute it gets to the controller of pytest-xdist; its type may not.
+                vars(report)["start_method"] = self._run._asdict()
         return report
 
     @pytest.hookimpl(wrapper=True)
@@ -160,17 +179,41 @@ class Watch:
         crash = findings.crash(crashed, self._stderr) if self._passed else None
         return [crash, findings.leak(leaked)]
 
-    def _section(self, error: BaseException) -> str:
-        """Return what is known of the children of a failing test, and of the cause."""
+    def _look(self, item: pytest.Item) -> None:
+        """Take note of what the test started, and what it was served by, while that is there."""
+        if not self._recorder.children:
+            return
+        started = self._started()
+        own = [child for child in started if not child.owner.lasts]
+        wider = {self._fixtures[f] for f in self._fixtures if f.argname in _fixtures(item)}
+        used = [c for c in self._recorder.of(wider) if c.owner.lasts]
+        by_method = [c for c in (*own, *used) if c.start_method == self._expected]
+        self._run = self._run._replace(
+            processes=len(started),
+            proven=bool(by_method),
+            used=bool(used),
+        )
+        default = multiprocessing.get_start_method(allow_none=True)
+        self.started_by_default = default == self._expected and any(c in by_method for c in own)
+
+    def _explain(self, report: pytest.TestReport, error: BaseException) -> None:
+        """Add what is known of the children of a failing test, and of the cause."""
         self._recorder.settle(ask=lambda child: not child.owner.lasts)
         hint = hints.find("".join(traceback.format_exception(error)), self._stderr)
-        return "\n".join([*findings.section(self._started()), *([f"hint: {hint}"] if hint else [])])
+        text = [*findings.section(self._started()), *([f"hint: {hint}"] if hint else [])]
+        if text:
+            report.sections.append((f"processes under {self._expected}", "\n".join(text)))
+        made = hints.refused_lock(error)
+        before = hint == hints.OTHER_METHOD and (made is None or self._recorder.made_before(made))
+        made_under = self._run.first if before else ""
+        self._run = self._run._replace(hint=hint, made_under=made_under)
 
     def _modules(self) -> list[ModuleType]:
         """Return the modules of the test and of all conftests, where targets of processes are."""
         plugins = self._plugins.get_plugins()
         conftests = [p for p in plugins if isinstance(p, ModuleType) and _is_conftest(p)]
-        return [*conftests, *([self._module] if self._module else [])]
+        module = self._item and self._item.getparent(pytest.Module)
+        return [*conftests, *([module.obj] if module else [])]
 
     def _started(self) -> list[Child]:
         """Return the children that were started while the test ran."""
@@ -200,8 +243,16 @@ class Watch:
             pytest.fail(findings.stall(dead, self._stall_timeout))
 
 
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())  # plugins' own items may have none
+
+
 def _is_conftest(module: ModuleType) -> bool:
     return module.__name__.rpartition(".")[2] == "conftest"
+
+
+def _is_last(nextitem: pytest.Item | None) -> bool:
+    return nextitem is None or not nextitem.listchain()  # see `again._Keeper`
 
 
 def _warn(item: pytest.Item, *found: Warning | None) -> None:

@@ -1,0 +1,171 @@
+"""How does a test that wasn't parametrized run under further start methods?"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from pytest_startmethod import contexts
+from pytest_startmethod.results import Run, with_method
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+# The run of an item that goes on now, where the item isn't parametrized with its start method.
+RUN = pytest.StashKey[Run]()
+
+
+class Plan(NamedTuple):
+    """The runs of an item that can't be parametrized, or that may be run again."""
+
+    params: Sequence[Any]
+    """A ``pytest.param`` for each start method."""
+    all_count: bool
+    """Whether all are run, whatever the first one does."""
+
+
+PLAN = pytest.StashKey[Plan]()
+
+
+class Again:
+    """The hooks that run a test once more: a plugin of its own, where there may be such a test.
+
+    `starts_processes` tells, from the call of a run on, whether the test started one through the
+    process-wide default.
+    """
+
+    def __init__(self, starts_processes: Callable[[], bool]) -> None:
+        self._starts_processes = starts_processes
+        self._nested = False
+        self.done: pytest.Item | None = None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, Any, Any]:
+        """Run a test under each of its start methods, outside of all that other plugins do."""
+        plan = None if self._nested else item.stash.get(PLAN, None)
+        if plan is None:
+            return (yield)
+        runs = _Runs(item, plan, self._starts_processes)
+        if nextitem is not None and nextitem.parent is item.parent:
+            # What the parent's fixtures made lasts till the next item anyway.
+            with runs.next_run():
+                result = yield
+            while runs.more():
+                self._run(runs, nextitem)
+            return result
+        while runs.more():
+            self._run(runs, _Keeper.standing_for(nextitem, item, runs))
+        self.done = item
+        try:
+            return (yield)
+        finally:
+            self.done = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any]
+    ) -> Generator[None, object, object]:
+        """Overlook what a wider fixture's set-up does with the process-wide default."""
+        if fixturedef.scope == "function":
+            return (yield)
+        before = contexts.Default.current()
+        try:
+            return (yield)
+        finally:
+            before.restore()
+
+    def _run(self, runs: _Runs, nextitem: pytest.Item | None) -> None:
+        item = runs.item
+        self._nested = True
+        try:
+            with runs.next_run():
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+        finally:
+            self._nested = False
+
+
+class Done:
+    """The hook that keeps pytest from running a test whose runs are all over."""
+
+    def __init__(self, again: Again) -> None:
+        self._again = again
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Say that the test was run."""
+        return True if self._again.done is item else None
+
+
+class _Runs:
+    """The runs of one item, one after the other."""
+
+    def __init__(self, item: pytest.Item, plan: Plan, starts_processes: Callable[[], bool]) -> None:
+        self.item = item
+        self._params, self._all_count = plan
+        self._asked = plan.all_count
+        self._starts_processes = starts_processes
+        self._begun = 0
+        self._properties = list(item.user_properties)
+
+    def more(self) -> bool:
+        """Tell whether a further run is to follow."""
+        session = self.item.session
+        if self._begun == 1:  # asked of the first run: a further one may fail to start what it did
+            self._all_count = self._all_count or self._starts_processes()
+        stopped = session.shouldfail or session.shouldstop
+        return self._begun == 0 or (
+            self._all_count and not stopped and self._begun < len(self._params)
+        )
+
+    @contextmanager
+    def next_run(self) -> Iterator[None]:
+        """Give the item what belongs to its next run."""
+        item, param, again = self.item, self._params[self._begun], self._begun > 0
+        self._begun += 1
+        method = str(param.values[0])
+        shown = again or self._asked
+        item.stash[RUN] = Run(
+            method,
+            item.nodeid,
+            with_method(item.nodeid, method) if shown else item.nodeid,
+            first=str(self._params[0].values[0]) if again else "",
+            asked=shown,
+        )
+        item.user_properties[:] = [*self._properties, ("start_method", method)]
+        markers = list(item.own_markers)
+        for mark in param.marks:
+            item.add_marker(getattr(pytest.mark, mark.name)(*mark.args, **mark.kwargs))
+        try:
+            yield
+        finally:
+            item.own_markers[:] = markers
+            del item.stash[RUN]
+
+
+class _Keeper(pytest.Item):
+    """Stands for the next item while further runs may follow, and keeps the parent's fixtures."""
+
+    _runs: _Runs
+    _next: pytest.Item | None
+
+    @classmethod
+    def standing_for(
+        cls, nextitem: pytest.Item | None, item: pytest.Item, runs: _Runs
+    ) -> pytest.Item:
+        assert item.parent is not None  # as every item has one
+        keeper: _Keeper = cls.from_parent(item.parent, name=item.name)
+        keeper._runs, keeper._next = runs, nextitem
+        return keeper
+
+    def listchain(self) -> list[Any]:
+        """Return what the fixtures that stay belong to; asked when the test's call is over."""
+        if self._runs.more():
+            return super().listchain()
+        return [] if self._next is None else self._next.listchain()
+
+    def runtest(self) -> None:
+        raise NotImplementedError

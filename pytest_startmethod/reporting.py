@@ -1,0 +1,119 @@
+"""What becomes of the results?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_startmethod import report_file, summary
+from pytest_startmethod.results import Results, Run, with_method
+from pytest_startmethod.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+# What pytest's --lf and --sw remember, by the id that a report shows.
+REMEMBERED = ("cache/lastfailed", "cache/stepwise")
+
+
+def register(config: pytest.Config) -> None:
+    """Register the hooks that show results, but not in a worker of pytest-xdist."""
+    if hasattr(config, "workerinput"):  # which pytest-xdist gives to the config of its workers
+        return
+    path = config.getoption("start_method_report")
+    problem = report_file.problem(Path(path)) if path else ""
+    if problem:
+        raise pytest.UsageError(f"--start-method-report: {problem}")
+    selected = config.stash[SETTINGS].selection.selected
+    config.pluginmanager.register(Reporting(config, selected), "startmethod-reporting")
+
+
+class Reporting:
+    """The hooks that show results: a plugin of its own."""
+
+    def __init__(self, config: pytest.Config, selected: Sequence[str]) -> None:
+        self._config = config
+        self._results = Results(tuple(selected))
+        self._shown_as: dict[str, str] = {}
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(
+        self, report: pytest.TestReport
+    ) -> Generator[None, object, object]:
+        """Count a report, and show that of a further run by an id of its own."""
+        run = Run.of(report)
+        if run is None:
+            return (yield)
+        seconds = getattr(report, "duration", 0.0)
+        if report.when == "setup":
+            self._results.restart(run)
+        self._results.add(run, _outcome(report), seconds, _last_line(report))
+        if run.nodeid == report.nodeid:
+            return (yield)
+        self._shown_as[run.nodeid] = report.nodeid
+        report.nodeid = run.nodeid
+        path, line, name = report.location
+        report.location = path, line, with_method(name, run.start_method)
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        session = self._config.pluginmanager.get_plugin("session")
+        if run.first and report.when == "setup" and session is not None:
+            session.testscollected += 1  # what the progress counts to
+        before = getattr(terminal, "currentfspath", None)
+        result = yield
+        if terminal is not None and isinstance(before, str):
+            # The line that begins the next run has the item's id, and isn't to be shown again.
+            terminal.currentfspath = before
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """Let --lf and --sw remember the tests, and write the report."""
+        result = yield
+        cache: Any = getattr(self._config, "cache", None)  # none under -p no:cacheprovider
+        for key in REMEMBERED if cache is not None and self._shown_as else ():
+            remembered = cache.get(key, None)
+            if remembered is not None:
+                cache.set(key, self._as_collected(remembered))
+        path = self._config.getoption("start_method_report")
+        if path:
+            report_file.write(Path(path), self._results, pytest.__version__)
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show the table, and the tests whose outcome depends on the start method."""
+        width = self._config.get_terminal_writer().fullwidth
+        verbosity = self._config.get_verbosity()
+        for line in summary.lines(self._results, verbosity, width):
+            if line.separator:
+                terminalreporter.write_sep(line.separator, line.text, **line.markup)
+            else:
+                terminalreporter.write_line(line.text, **line.markup)
+
+    def _as_collected(self, remembered: Any) -> Any:  # noqa: ANN401 (differs between pytest's versions)
+        """Put the ids of items in the place of those that their runs are shown by."""
+        if isinstance(remembered, dict):
+            return {
+                self._shown_as.get(key, key): self._as_collected(value)
+                for key, value in remembered.items()
+            }
+        return (
+            self._shown_as.get(remembered, remembered)
+            if isinstance(remembered, str)
+            else remembered
+        )
+
+
+def _outcome(report: pytest.TestReport) -> str:
+    return "xfailed" if report.skipped and hasattr(report, "wasxfail") else report.outcome
+
+
+def _last_line(report: pytest.TestReport) -> str:
+    """Return the line of a failure that says what happened."""
+    if not report.failed:
+        return ""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = getattr(crash, "message", "") or report.longreprtext
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[0] if crash is not None else lines[-1]) if lines else ""

@@ -1,0 +1,147 @@
+"""How did each test end under each start method?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+OUTCOMES = ("passed", "failed", "skipped", "xfailed")
+
+
+class Run(NamedTuple):
+    """What a report tells of the run that it belongs to; it travels as a dict of plain values."""
+
+    start_method: str
+    test: str
+    """The test's node id, without the start method."""
+    nodeid: str
+    """The node id that the run is shown by."""
+    order: int = 0
+    """The place of the test in the order of collection."""
+    first: str = ""
+    """The start method of the item's first run, where this is a further one."""
+    asked: bool = True
+    """Whether the test asked for its start method; others count where they start a process."""
+    processes: int = 0
+    proven: bool = False
+    """Whether a process ran that was started by this method."""
+    used: bool = False
+    """Whether a process of a wider fixture served the test."""
+    hint: str = ""
+    made_under: str = ""
+    """Under which other method that was made by which the run failed, where it was made before."""
+
+    @classmethod
+    def of(cls, report: object) -> Run | None:
+        """Return the run that a report tells of, if it does."""
+        told = getattr(report, "start_method", None)
+        return None if told is None else cls(**told)
+
+
+@dataclass
+class Result:
+    """How one run ended."""
+
+    run: Run
+    outcome: str = "passed"
+    seconds: float = 0.0
+    last_line: str = ""
+
+
+@dataclass
+class Results:
+    """All that ended so far, by test and start method."""
+
+    selected: tuple[str, ...] = ()
+    by_test: dict[str, dict[str, Result]] = field(default_factory=dict)
+
+    def add(self, run: Run, outcome: str, seconds: float, last_line: str) -> None:
+        """Count one phase of a run; the worst phase is its outcome."""
+        runs = self.by_test.setdefault(run.test, {})
+        result = runs.setdefault(run.start_method, Result(run))
+        result.run = run
+        result.seconds += seconds
+        if outcome == "failed" or result.outcome == "passed":
+            result.outcome = outcome
+            result.last_line = last_line or result.last_line
+
+    def restart(self, run: Run) -> None:
+        """Forget an earlier run of the same test and method: it is run anew."""
+        self.by_test.get(run.test, {}).pop(run.start_method, None)
+
+    def tests(self) -> list[dict[str, Result]]:
+        """Return the results by start method of each test that ran under one, as collected."""
+        return sorted(self.by_test.values(), key=lambda runs: _first(runs).run.order)
+
+    def table(self) -> list[Row]:
+        """Return a row for each start method, in run order."""
+        rows = {name: Row(name) for name in self.selected}
+        for runs in self.tests():
+            for name, result in runs.items():
+                row = rows.setdefault(name, Row(name))
+                row.outcomes[result.outcome] += 1
+                row.processes += result.run.processes
+                row.seconds += result.seconds
+        return [row for row in rows.values() if row.outcomes]
+
+    def differing(self) -> list[dict[str, Result]]:
+        """Return the tests whose outcome depends on the start method."""
+        return [runs for runs in self.tests() if _differs(runs.values())]
+
+    def made_before(self) -> list[Result]:
+        """Return the runs that failed by what was made before, under another start method."""
+        return [result for result in self._results() if result.run.made_under]
+
+    def unproven(self) -> list[Result]:
+        """Return the runs that passed without a process started by their method.
+
+        And the tests that ran once only, by the processes of a wider fixture: those of one method.
+        """
+        passed = [result for result in self._results() if result.outcome == "passed"]
+        return [r for r in passed if not r.run.proven or self._ran_once(r.run)]
+
+    def _ran_once(self, run: Run) -> bool:
+        several = len(self.selected) > 1
+        return several and run.used and not run.asked and len(self.by_test[run.test]) == 1
+
+    def _results(self) -> Iterator[Result]:
+        return (result for runs in self.tests() for result in runs.values())
+
+
+@dataclass
+class Row:
+    """A row of the table."""
+
+    start_method: str
+    outcomes: Counter[str] = field(default_factory=Counter)
+    processes: int = 0
+    seconds: float = 0.0
+
+
+def _first(runs: Mapping[str, Result]) -> Result:
+    return next(iter(runs.values()))
+
+
+def _differs(results: Iterable[Result]) -> bool:
+    outcomes = {r.outcome for r in results if not r.run.made_under}
+    return {"passed", "failed"} <= outcomes
+
+
+def with_method(nodeid: str, method: str) -> str:
+    """Return the node id of a test's run: ``test_x[spawn]``, ``test_y[1-spawn]``."""
+    if nodeid.endswith("]"):
+        return f"{nodeid[:-1]}-{method}]"
+    return f"{nodeid}[{method}]"
+
+
+def without_method(nodeid: str, method: str) -> str:
+    """Return the node id of a run's test."""
+    return (
+        nodeid.removesuffix(f"[{method}]")
+        if nodeid.endswith(f"[{method}]")
+        else (nodeid.removesuffix(f"-{method}]") + "]")
+    )

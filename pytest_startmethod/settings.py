@@ -1,0 +1,153 @@
+"""What did the user ask for?"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from pytest_startmethod import contexts, selection
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+SCOPES = ("function", "class", "module", "session")
+
+# What a plugin's hook may raise: pytest's own outcomes are no Exceptions.
+OF_A_HOOK = (Exception, pytest.skip.Exception, pytest.fail.Exception)
+
+
+class Settings(NamedTuple):
+    """What a pytest run knows from ``pytest_configure`` on."""
+
+    contexts: Mapping[str, Any]
+    """By start method."""
+    selection: selection.Selection
+    stall_timeout: float
+
+
+PLATFORM = pytest.StashKey[contexts.Platform]()
+SETTINGS = pytest.StashKey[Settings]()
+
+
+def set_default_early(config: pytest.Config) -> None:
+    """Set the process-wide default that the user selects, before a conftest can look at it."""
+    _, values = _written(config, config.known_args_namespace)
+    if values is not None:
+        platform = config.stash.setdefault(PLATFORM, contexts.platform())
+        early = selection.expand_known(values, _methods(platform, {}))
+        if early:
+            _set_default_of_the_run(config, early[0])
+
+
+def read(config: pytest.Config) -> Settings:
+    """Read and check all options and hooks, and set the process-wide default.
+
+    Raises `pytest.UsageError` for whatever can't be used.
+    """
+    # Not there yet in an xdist worker that gets the plugin by -p alone: it loads it only now.
+    platform = config.stash.setdefault(PLATFORM, contexts.platform())
+    try:
+        offers = _ask_plugins(config, "pytest_startmethod_contexts")
+        by_name = contexts.merge(platform.contexts(), offers)
+        chosen = _select(config, _methods(platform, by_name))
+    except (contexts.ContextError, selection.SelectionError) as error:
+        raise pytest.UsageError(str(error)) from None
+    _check_scope(config)
+    _check_preload(config)
+    if chosen.process_default not in (None, contexts.fallback()):
+        _set_default_of_the_run(config, chosen.process_default)
+    return Settings(by_name, chosen, _stall_timeout(config))
+
+
+def _check_scope(config: pytest.Config) -> None:
+    scope = config.getini("start_method_scope")
+    if scope not in SCOPES:
+        raise pytest.UsageError(
+            f"ini-option start_method_scope: {scope!r} is no scope (known: {', '.join(SCOPES)})"
+        )
+
+
+def _check_preload(config: pytest.Config) -> None:
+    preload = config.getini("start_method_preload")
+    if preload:
+        from pytest_startmethod.launch import import_error
+
+        problem = import_error(preload)
+        if problem:
+            raise pytest.UsageError(f"ini-option start_method_preload: {problem}")
+
+
+def _stall_timeout(config: pytest.Config) -> float:
+    written = config.getini("start_method_stall_timeout")
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = -1
+    if not seconds >= 0:
+        raise pytest.UsageError(
+            f"ini-option start_method_stall_timeout: {written!r} is no number of seconds (0: off)"
+        )
+    return seconds
+
+
+def _set_default_of_the_run(config: pytest.Config, name: str) -> None:
+    config.add_cleanup(contexts.Default.current().restore)
+    contexts.set_default(name)
+
+
+def _methods(platform: contexts.Platform, by_name: Iterable[str]) -> selection.Methods:
+    return selection.Methods(
+        known=tuple(contexts.in_run_order([*contexts.RUN_ORDER, *platform.supported, *by_name])),
+        supported=tuple(contexts.in_run_order([*platform.supported, *by_name])),
+        standard=platform.supported,
+        platform_default=platform.default,
+    )
+
+
+def _written(config: pytest.Config, options: Namespace) -> tuple[str, Sequence[str] | None]:
+    """Return where the user selects start methods, and the values; None where nobody does."""
+    if options.start_method is not None:
+        return "--start-method", options.start_method
+    ini = config.getini("start_methods")
+    return "ini-option start_methods", None if ini == () else ini
+
+
+def _select(config: pytest.Config, methods: selection.Methods) -> selection.Selection:
+    where, values = _written(config, config.option)
+    if values is None:
+        selected = methods.supported
+    else:
+        try:
+            selected = selection.expand(values, methods)
+        except selection.SelectionError as error:
+            raise selection.SelectionError(f"{where}: {error}") from None
+    unavailable: dict[str, str] = {}
+    for name in selected:
+        if name in methods.supported:
+            answers = _ask_plugins(config, "pytest_startmethod_unavailable", start_method=name)
+            for plugin, reason in itertools.islice(answers, 1):
+                if not isinstance(reason, str) or not reason:
+                    raise selection.SelectionError(
+                        f"pytest_startmethod_unavailable of {plugin} returned {reason!r} for "
+                        f"{name!r}, not a reason or None"
+                    )
+                unavailable[name] = reason
+    return selection.Selection(methods, selected, values is not None, unavailable)
+
+
+def _ask_plugins(config: pytest.Config, hook: str, **kwargs: object) -> Iterator[contexts.Offer]:
+    """Call a hook of one plugin after another, so that a message can name the plugin."""
+    implementations = getattr(config.hook, hook).get_hookimpls()
+    for asked in reversed(implementations):  # the order of a call of all
+        others = [other.plugin for other in implementations if other is not asked]
+        call = config.pluginmanager.subset_hook_caller(hook, others)
+        try:
+            answers = call(config=config, **kwargs)
+        except OF_A_HOOK as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())  # on one line
+            raise pytest.UsageError(f"{hook} of {asked.plugin_name} raised {what}") from None
+        for answer in answers:
+            yield contexts.Offer(asked.plugin_name, answer)
