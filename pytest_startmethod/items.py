@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_startmethod import selection
+from pytest_startmethod import selection, settings
 from pytest_startmethod.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ PARAMETRIZED_TWICE = (
 ParameterSet = type(pytest.param())
 
 
+def is_concerned(item: pytest.Item) -> bool:
+    """Tell, fast, whether a test may have to do with the plugin, whatever the user selects."""
+    names = fixtures(item)
+    return OURS in names or FOLLOWS in names or MARKER in item.keywords
+
+
 def is_marked(item: pytest.Item) -> bool:
     """Tell whether a test carries the marker, itself or by its class or module."""
     # The keywords have all names of markers: to look there first saves most of the time.
@@ -46,7 +52,8 @@ def start_method(item: pytest.Item) -> str | None:
 
 def asks_for_default(item: pytest.Item) -> bool:
     """Tell whether a test's start method is to be the process-wide default."""
-    return "default_start_method" in fixtures(item)
+    names = fixtures(item)
+    return "default_start_method" in names and (FOLLOWS in names or OURS in names)
 
 
 def inject(item: pytest.Item) -> None:
@@ -63,7 +70,7 @@ def fixtures(item: pytest.Item) -> list[str]:
     return getattr(item, "fixturenames", [])
 
 
-def parametrize(metafunc: pytest.Metafunc, scope: Any) -> None:  # noqa: ANN401 (pytest's names for it are private)
+def parametrize(metafunc: pytest.Metafunc) -> None:
     """Make one run of a test for each of its start methods."""
     test, names = metafunc.definition, metafunc.fixturenames
     marked = is_marked(test)
@@ -77,6 +84,7 @@ def parametrize(metafunc: pytest.Metafunc, scope: Any) -> None:  # noqa: ANN401 
         if OURS not in names:
             names[:0] = INJECTED
         params = runs(test, needs_default="default_start_method" in names)
+        scope = settings.scope("start_method", test.config)
         metafunc.parametrize("start_method", params, indirect=True, scope=scope)
 
 

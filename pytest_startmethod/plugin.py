@@ -75,11 +75,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Find out what there is and what is selected: a user's mistake ends the run here."""
-    from pytest_startmethod import reporting
-
     config.addinivalue_line("markers", items.MARKER_HELP)
     config.stash[SETTINGS] = settings.read(config)
-    reporting.register(config)
+    if getattr(config.option, "dist", "no") != "no" or config.option.start_method_report:
+        from pytest_startmethod import reporting
+
+        reporting.register(config)  # here, as pytest-xdist has the tests in other processes
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -92,7 +93,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.hookimpl(trylast=True)  # so that the start method is the last part of a test's id
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one run of a test for each of its start methods."""
-    items.parametrize(metafunc, _scope("start_method", metafunc.config))
+    items.parametrize(metafunc)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -117,14 +118,16 @@ def pytest_collection_modifyitems(
     items: list[pytest.Item],  # the hook's name for them hides the module
 ) -> None:
     """Deselect what a marker names and the user didn't select, and prepare the runs."""
-    from pytest_startmethod import running
+    if _any_concerned(config, items):
+        from pytest_startmethod import reporting, running
 
-    running.deselect(config, items)
-    running.register(config, items)
+        running.deselect(config, items)
+        running.register(config, items)
+        reporting.register(config)
 
 
-def _scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ANN401, ARG001 (pytest names them)
-    return config.getini("start_method_scope")
+def _any_concerned(config: pytest.Config, tests: list[pytest.Item]) -> bool:
+    return config.stash[SETTINGS].selection.by_user or any(map(items.is_concerned, tests))
 
 
 @pytest.fixture(scope="session", name=items.OURS)
@@ -137,7 +140,7 @@ def _follows() -> None:
     """Tell by its name that mp_context or default_start_method is the plugin's own."""
 
 
-@pytest.fixture(scope=_scope)
+@pytest.fixture(scope=settings.scope)
 def start_method(request: pytest.FixtureRequest, _startmethod: None) -> str:
     """Name of the multiprocessing start method that the test runs under: "fork", for instance."""
     if not hasattr(request, "param"):
@@ -149,7 +152,7 @@ def start_method(request: pytest.FixtureRequest, _startmethod: None) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope=_scope)
+@pytest.fixture(scope=settings.scope)
 def mp_context(
     request: pytest.FixtureRequest, start_method: str, _startmethod_follows: None
 ) -> Any:  # noqa: ANN401 (a plugin's context is no BaseContext)
@@ -164,7 +167,7 @@ def mp_context(
     return made[start_method]
 
 
-@pytest.fixture(scope=_scope)
+@pytest.fixture(scope=settings.scope)
 def default_start_method(start_method: str, _startmethod_follows: None) -> str:
     """Make the test's start method the process-wide default while the test runs; return its name.
 

@@ -14,20 +14,23 @@ from pytest_startmethod.settings import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+NAME = "startmethod-reporting"
+
 # What pytest's --lf and --sw remember, by the id that a report shows.
 REMEMBERED = ("cache/lastfailed", "cache/stepwise")
 
 
 def register(config: pytest.Config) -> None:
     """Register the hooks that show results, but not in a worker of pytest-xdist."""
-    if hasattr(config, "workerinput"):  # which pytest-xdist gives to the config of its workers
+    is_worker = hasattr(config, "workerinput")  # which pytest-xdist gives to their config
+    if is_worker or config.pluginmanager.has_plugin(NAME):
         return
     path = config.getoption("start_method_report")
     problem = report_file.problem(Path(path)) if path else ""
     if problem:
         raise pytest.UsageError(f"--start-method-report: {problem}")
     selected = config.stash[SETTINGS].selection.selected
-    config.pluginmanager.register(Reporting(config, selected), "startmethod-reporting")
+    config.pluginmanager.register(Reporting(config, selected), NAME)
 
 
 class Reporting:
@@ -37,35 +40,41 @@ class Reporting:
         self._config = config
         self._results = Results(tuple(selected))
         self._shown_as: dict[str, str] = {}
+        self._begun: tuple[str, object] = ("", None)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logreport(
-        self, report: pytest.TestReport
-    ) -> Generator[None, object, object]:
-        """Count a report, and show that of a further run by an id of its own."""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> Generator[None, object, object]:
+        """Keep the terminal from beginning a line with the item's id for each of its runs."""
+        terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        again = terminal is not None and nodeid == self._begun[0]
+        if again:
+            terminal.currentfspath = self._begun[1]
+        result = yield
+        if terminal is not None and not again:
+            self._begun = nodeid, terminal.currentfspath
+        return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a report, and let that of a further run be shown by an id of its own."""
         run = Run.of(report)
         if run is None:
-            return (yield)
-        seconds = getattr(report, "duration", 0.0)
+            return
         if report.when == "setup":
             self._results.restart(run)
+        seconds = getattr(report, "duration", 0.0)
         self._results.add(run, _outcome(report), seconds, _last_line(report))
-        if run.nodeid == report.nodeid:
-            return (yield)
+        if run.nodeid != report.nodeid:
+            self._rename(report, run)
+
+    def _rename(self, report: pytest.TestReport, run: Run) -> None:
         self._shown_as[run.nodeid] = report.nodeid
         report.nodeid = run.nodeid
         path, line, name = report.location
         report.location = path, line, with_method(name, run.start_method)
-        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         session = self._config.pluginmanager.get_plugin("session")
         if run.first and report.when == "setup" and session is not None:
             session.testscollected += 1  # what the progress counts to
-        before = getattr(terminal, "currentfspath", None)
-        result = yield
-        if terminal is not None and isinstance(before, str):
-            # The line that begins the next run has the item's id, and isn't to be shown again.
-            terminal.currentfspath = before
-        return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:

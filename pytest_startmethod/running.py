@@ -88,7 +88,7 @@ class Running:
         sets_default = RUN in item.stash or items.asks_for_default(item)
         if run is None and not sets_default:
             return (yield)
-        run = run or Run("", item.nodeid, item.nodeid)
+        run = run or Run("", item.nodeid, item.nodeid, asked=False)
         if run.start_method in chosen.methods.standard and sets_default:
             default = run.start_method
         # None is expected of a method that isn't supported: the test is skipped.
@@ -105,7 +105,7 @@ class Running:
             before.restore()
 
     def _begin(self) -> Watch:
-        """Return what watches the tests, made with the first of them: till then nothing is patched."""
+        """Return what watches the tests, made with the first: till then nothing is patched."""
         watch = Watch(
             self._config,
             self._tests,

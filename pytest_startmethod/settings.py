@@ -32,6 +32,11 @@ PLATFORM = pytest.StashKey[contexts.Platform]()
 SETTINGS = pytest.StashKey[Settings]()
 
 
+def scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ANN401, ARG001 (pytest asks so)
+    """Return the scope of the plugin's fixtures."""
+    return config.getini("start_method_scope")
+
+
 def set_default_early(config: pytest.Config) -> None:
     """Set the process-wide default that the user selects, before a conftest can look at it."""
     _, values = _written(config, config.known_args_namespace)
@@ -63,10 +68,10 @@ def read(config: pytest.Config) -> Settings:
 
 
 def _check_scope(config: pytest.Config) -> None:
-    scope = config.getini("start_method_scope")
-    if scope not in SCOPES:
+    written = config.getini("start_method_scope")
+    if written not in SCOPES:
         raise pytest.UsageError(
-            f"ini-option start_method_scope: {scope!r} is no scope (known: {', '.join(SCOPES)})"
+            f"ini-option start_method_scope: {written!r} is no scope (known: {', '.join(SCOPES)})"
         )
 
 

@@ -44,7 +44,9 @@ def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
     yield Line("start methods", {}, "=")
     if verbosity >= 0:
         yield from _table(table)
-        yield from _listed(results.unproven(), _UNPROVEN, verbosity)
+        unproven = results.unproven()
+        if unproven:
+            yield from _listed("not proven: no process by the start method", unproven, verbosity)
         yield from _made_before(results.made_before(), verbosity)
     if differing:
         yield Line("outcome depends on the start method", {}, "-")
@@ -52,12 +54,6 @@ def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
             yield from _differing(runs, width)
         if len(differing) > IN_FULL:
             yield Line(f"... and {len(differing) - IN_FULL} more", {})
-
-
-_UNPROVEN = (
-    "not proven: 1 run passed without a process started by its method",
-    "not proven: {} runs passed without a process started by their method",
-)
 
 
 def _table(rows: Iterable[Row]) -> Iterator[Line]:
@@ -74,11 +70,9 @@ def _table(rows: Iterable[Row]) -> Iterator[Line]:
         yield Line(text, {"red": True} if row.outcomes["failed"] else {"green": True})
 
 
-def _listed(results: list[Result], texts: tuple[str, str], verbosity: int) -> Iterator[Line]:
-    if not results:
-        return
-    text = texts[0] if len(results) == 1 else texts[1].format(len(results))
-    yield Line(text + ("" if verbosity > 0 else " (-v names them)"), {"yellow": True})
+def _listed(text: str, results: list[Result], verbosity: int) -> Iterator[Line]:
+    number = "1 run" if len(results) == 1 else f"{len(results)} runs"
+    yield Line(f"{text} ({number}{'' if verbosity > 0 else ', -v names them'})", {"yellow": True})
     if verbosity > 0:
         yield from (Line(f"    {result.run.nodeid}", {}) for result in results)
 
@@ -89,10 +83,8 @@ def _made_before(results: list[Result], verbosity: int) -> Iterator[Line]:
         by_method.setdefault(result.run.start_method, []).append(result)
     for name, failed in by_method.items():
         first = failed[0].run.made_under
-        command = f"run --start-method={name} alone"
-        one = f"made at import under {first}, so 1 failure is no difference: {command}"
-        more = f"made at import under {first}, so {{}} failures are no differences: {command}"
-        yield from _listed(failed, (one, more), verbosity)
+        text = f"made at import under {first}: run --start-method={name} alone"
+        yield from _listed(text, failed, verbosity)
 
 
 def _differing(runs: Mapping[str, Result], width: int) -> Iterator[Line]:
