@@ -53,6 +53,8 @@ class Owner:
 
 
 SESSION = Owner("the session", lasts=True)
+LIBRARY = Owner("the library", lasts=True)
+"""Of what code under test keeps for later: pools, executors, managers, daemon processes."""
 
 
 @dataclass(eq=False)
@@ -69,6 +71,8 @@ class Child:
     """The line that started it."""
     maker: Maker | None
     owner: Owner
+    kept: bool
+    """Whether code may keep it for later, as it ends by itself when Python exits."""
     exitcode: int | None = None
     reported: bool = False
 
@@ -245,8 +249,10 @@ class Recorder:
             # missing the child is still recorded, and its end is not watched.
             popen = getattr(process, "_popen", None)
             method = getattr(popen, "method", "unknown")
-            child = Child(popen, process.name, process.pid, method, place, maker, owner)
-            self.children.append(child)
+            kept = maker is not None or process.daemon
+            self.children.append(
+                Child(popen, process.name, process.pid, method, place, maker, owner, kept)
+            )
 
 
 def _process_base(context: object) -> type | None:

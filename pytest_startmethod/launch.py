@@ -12,9 +12,9 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 from importlib import metadata
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
+from itertools import accumulate
 from multiprocessing import spawn
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -25,6 +25,32 @@ except ImportError:  # as on Windows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import ModuleType
+
+    Places = dict[str, tuple[str | None, list[str]]]
+
+# What a child runs before it looks for its target: `places` says where modules are that it wouldn't
+# find by sys.path. It is sent as source, for a child that would take long to import this module.
+FIND = """
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name not in places:
+            return None
+        file, folders = places[name]
+        spec = file and spec_from_file_location(
+            name, file, submodule_search_locations=folders or None
+        )
+        if not spec:  # a folder: pytest gives it as the file of a package that it makes up
+            spec = ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = folders
+        return spec
+
+sys.meta_path.insert(0, Finder)
+"""
 
 
 class Launch:
@@ -69,12 +95,22 @@ class Launch:
         data: dict[str, Any] = self._get_preparation_data(name)
         if pinned is None:  # until Python 3.13 to ask for the data is to pin the default
             multiprocessing.set_start_method(None, force=True)
-        path = data.get("sys_path")
-        if path is not None:
-            modules = self._modules()
-            roots = dict.fromkeys(import_root(m.__name__, m.__file__ or "") for m in modules)
-            data["sys_path"] = path + [root for root in roots if root and root not in path]
+        path = tuple(data.get("sys_path", ()))
+        places = {k: v for module in self._modules() for k, v in hidden(module, path).items()}
+        if places:
+            data["pytest_startmethod"] = Run(FIND, {"places": places})
         return data
+
+
+class Run:
+    """Source that is run where this is unpickled."""
+
+    def __init__(self, source: str, variables: dict[str, Any]) -> None:
+        self._arguments = source, variables
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what to call, and with what."""
+        return exec, self._arguments
 
 
 def is_script_of(distribution: str, main: ModuleType) -> bool:
@@ -103,13 +139,35 @@ def import_error(modules: Sequence[str]) -> str:
     return ""
 
 
+def hidden(module: ModuleType, path: tuple[str, ...]) -> Places:
+    """Return where a module and the packages it is in are, as far as a child wouldn't find them.
+
+    That is so where pytest imported them by their files, as ``--import-mode=importlib`` does, and
+    where another package of that name comes first: many a project has its ``tests``.
+    """
+    spec = found(module.__name__, path)
+    if spec is not None and spec.origin == module.__file__:
+        return {}
+    places = {}
+    for name in accumulate(module.__name__.split("."), "{}.{}".format):
+        known, spec = sys.modules.get(name), found(name, path)
+        file = getattr(known, "__file__", None)
+        if spec is None or (known is not None and (file is None or file != spec.origin)):
+            places[name] = file, list(getattr(known, "__path__", ()))
+    return places
+
+
 @functools.lru_cache
-def import_root(name: str, file: str) -> str:
-    """Return the folder that leads to a module's file by its name; "" where none does."""
-    path = Path(file)
-    path = path.parent if path.stem == "__init__" else path.with_suffix("")
-    parts = name.split(".")
-    return str(path.parents[len(parts) - 1]) if list(path.parts[-len(parts) :]) == parts else ""
+def found(name: str, path: tuple[str, ...]) -> ModuleSpec | None:
+    """Return what is found by a name where this is ``sys.path``."""
+    folders: Sequence[str] = path
+    spec = None
+    for package in accumulate(name.split("."), "{}.{}".format):
+        spec = PathFinder.find_spec(package, folders)
+        if spec is None:
+            break
+        folders = spec.submodule_search_locations or []
+    return spec
 
 
 class Servers:

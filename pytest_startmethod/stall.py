@@ -110,7 +110,7 @@ class Watch:
             in_main = threading.current_thread() is threading.main_thread()
             if SIGNAL is not None and self._handled_before is None and self._watching and in_main:
                 self._handled_before = signal.signal(SIGNAL, self._handle)
-            if self._thread is None and self._handled_before is not None:
+            if self._thread is None and self._watching and self._handled_before is not None:
                 self._stopped = threading.Event()
                 self._thread = threading.Thread(
                     target=self._watch, name="pytest-startmethod", daemon=True

@@ -9,6 +9,7 @@ import traceback
 import warnings
 from contextlib import suppress
 from multiprocessing import active_children
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,7 +17,7 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from pytest_startmethod import findings, hints, launch, stall
-from pytest_startmethod.children import SESSION, Child, Owner, Recorder
+from pytest_startmethod.children import LIBRARY, SESSION, Child, Owner, Recorder
 from pytest_startmethod.results import Run
 
 if TYPE_CHECKING:
@@ -169,6 +170,9 @@ class Watch:
         """End what outlives the test, the fixtures that ended with it, or the session."""
         ended = {*self._ended, *filter(None, [self._test]), *([SESSION] if session else [])}
         self._ended = []
+        for child in self._recorder.of(ended):
+            if child.kept and self._is_of_library(child):
+                child.owner = LIBRARY
         leaked = self._recorder.stop(ended)
         self._recorder.settle_all(c for c in self._recorder.of(ended) if c not in leaked)
         crashed = [c for c in self._started() if c.crashed and not c.reported and c not in leaked]
@@ -178,6 +182,15 @@ class Watch:
         self._launch.test_ended()
         crash = findings.crash(crashed, self._stderr) if self._passed else None
         return [crash, findings.leak(leaked)]
+
+    def _is_of_library(self, child: Child) -> bool:
+        """Tell whether code under test started a child, in a test that asked for no start method.
+
+        A suite nobody touched may rely on what such code keeps: without it later tests would fail.
+        """
+        path, _, line = child.place.rpartition(":")
+        here = self._item is not None and Path(path).resolve() == self._item.path
+        return not self._run.asked and line.isdigit() and not here
 
     def _look(self, item: pytest.Item) -> None:
         """Take note of what the test started, and what it was served by, while that is there."""
