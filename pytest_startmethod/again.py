@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unittest
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -110,6 +111,7 @@ class _Runs:
         self._starts_processes = starts_processes
         self._begun = 0
         self._properties = list(item.user_properties)
+        self._attributes = dict(_attributes(item))
 
     def more(self) -> bool:
         """Tell whether a further run is to follow."""
@@ -136,6 +138,9 @@ class _Runs:
             asked=shown,
         )
         item.user_properties[:] = [*self._properties, ("start_method", method)]
+        if again:
+            _attributes(item).clear()
+            _attributes(item).update(self._attributes)
         markers = list(item.own_markers)
         for mark in param.marks:
             item.add_marker(getattr(pytest.mark, mark.name)(*mark.args, **mark.kwargs))
@@ -144,6 +149,16 @@ class _Runs:
         finally:
             item.own_markers[:] = markers
             del item.stash[RUN]
+
+
+def _attributes(item: pytest.Item) -> dict[str, Any]:
+    """Return what a test's object of its class holds: pytest makes one for all runs of the item.
+
+    But not for those of a `unittest.TestCase`.
+    """
+    instance = getattr(item, "instance", None)
+    alive = instance is not None and not isinstance(instance, unittest.TestCase)
+    return getattr(instance, "__dict__", {}) if alive else {}
 
 
 class _Keeper(pytest.Item):

@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import weakref
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.managers import BaseManager
@@ -235,24 +236,45 @@ class Recorder:
             if os.getpid() != self._pid:  # the child of a fork inherits this, and has no part in it
                 return original(process)
             with self._around_start():
-                original(process)
-                return self._record(process)
+                try:
+                    original(process)
+                except BaseException as error:
+                    self._record(process, _interrupted(error))
+                    raise
+                # What started a process alone knows by which method, since Python 3.4. Where it
+                # goes missing the child is still recorded, and its end is not watched.
+                return self._record(process, getattr(process, "_popen", None))
 
         return start
 
-    def _record(self, process: BaseProcess) -> None:
+    def _record(self, process: BaseProcess, popen: Any) -> None:  # noqa: ANN401 (as that of Child)
         self.settle()  # so that the descriptors of those who are gone go, too
         place, maker = _origin(sys._getframe(2), self._owners)  # noqa: SLF001 (no other way to see who calls, on CPython)
         owner = self._owners.get(process if maker is None else maker)
-        if owner is not None and process.pid is not None:
-            # What started a process alone knows by which method, since Python 3.4. Where it goes
-            # missing the child is still recorded, and its end is not watched.
-            popen = getattr(process, "_popen", None)
+        pid = getattr(popen, "pid", process.pid)
+        if owner is not None and pid is not None:
             method = getattr(popen, "method", "unknown")
             kept = maker is not None or process.daemon
-            self.children.append(
-                Child(popen, process.name, process.pid, method, place, maker, owner, kept)
-            )
+            self.children.append(Child(popen, process.name, pid, method, place, maker, owner, kept))
+
+
+def _interrupted(error: BaseException) -> Any:  # noqa: ANN401 (as that of Child)
+    """Return what had started a process by the forkserver when an error (Ctrl-C) came in between.
+
+    The child runs then, and only the forkserver knows its pid, which it is about to tell. By names
+    that are the same from Python 3.4 to 3.15; where they go missing nothing is found.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        popen: Any = frame.f_locals.get("self")
+        if getattr(popen, "method", "") == "forkserver" and hasattr(popen, "sentinel"):
+            from multiprocessing.forkserver import read_signed
+
+            # Within some seconds, as the forkserver may have just begun to import what it preloads.
+            if not hasattr(popen, "pid") and wait([popen.sentinel], 10 * GRACE):
+                with suppress(EOFError):  # the forkserver has ended before
+                    popen.pid = read_signed(popen.sentinel)
+                    return popen
+    return None
 
 
 def _process_base(context: object) -> type | None:

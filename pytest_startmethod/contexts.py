@@ -151,13 +151,13 @@ class Default(NamedTuple):
 
 
 def _fallback() -> BaseContext:
-    from multiprocessing import context
+    import multiprocessing
 
-    fallback: BaseContext = context._default_context._default_context  # type: ignore[attr-defined]  # noqa: SLF001 (see above)
+    fallback: BaseContext = multiprocessing.context._default_context._default_context  # type: ignore[attr-defined]  # noqa: SLF001 (see above)
     return fallback
 
 
 def _set_fallback(fallback: BaseContext) -> None:
-    from multiprocessing import context
+    import multiprocessing
 
-    context._default_context._default_context = fallback  # type: ignore[attr-defined]  # noqa: SLF001 (see above)
+    multiprocessing.context._default_context._default_context = fallback  # type: ignore[attr-defined]  # noqa: SLF001 (see above)

@@ -11,7 +11,7 @@ from pytest_startmethod import contexts, hookspecs, items, selection, settings
 from pytest_startmethod.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
 # What only a run of tests needs is imported where it is used: "pytest --version" is to be as fast
 # as without the plugin.
@@ -136,8 +136,9 @@ def _startmethod() -> None:
 
 
 @pytest.fixture(scope="session", name=items.FOLLOWS)
-def _follows() -> None:
-    """Tell by its name that mp_context or default_start_method is the plugin's own."""
+def _startmethod_follows(pytestconfig: pytest.Config) -> Mapping[str, Any]:
+    """Return the contexts by name, and tell by its own that mp_context is the plugin's."""
+    return pytestconfig.stash[SETTINGS].contexts
 
 
 @pytest.fixture(scope=settings.scope)
@@ -153,22 +154,20 @@ def start_method(request: pytest.FixtureRequest, _startmethod: None) -> str:
 
 
 @pytest.fixture(scope=settings.scope)
-def mp_context(
-    request: pytest.FixtureRequest, start_method: str, _startmethod_follows: None
-) -> Any:  # noqa: ANN401 (a plugin's context is no BaseContext)
+def mp_context(start_method: str, _startmethod_follows: Mapping[str, Any]) -> Any:  # noqa: ANN401 (a plugin's context is no BaseContext)
     """Return the multiprocessing context of the test's start method.
 
     It is what multiprocessing.get_context(start_method) returns, or what a plugin offers under that
     name. The process-wide default stays as it is.
     """
-    made = request.config.stash[SETTINGS].contexts
-    if start_method not in made:  # a start_method of the suite's own
-        pytest.fail(selection.unsupported([start_method], list(made)), pytrace=False)
-    return made[start_method]
+    if start_method not in _startmethod_follows:  # a start_method of the suite's own
+        reason = selection.unsupported([start_method], list(_startmethod_follows))
+        pytest.fail(reason, pytrace=False)
+    return _startmethod_follows[start_method]
 
 
 @pytest.fixture(scope=settings.scope)
-def default_start_method(start_method: str, _startmethod_follows: None) -> str:
+def default_start_method(start_method: str, _startmethod_follows: Mapping[str, Any]) -> str:
     """Make the test's start method the process-wide default while the test runs; return its name.
 
     For code that calls multiprocessing.Process(), Pool() or ProcessPoolExecutor() itself. What was

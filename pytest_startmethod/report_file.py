@@ -31,7 +31,8 @@ def write(path: Path, results: Results, pytest_version: str) -> None:
         text = summary.markdown(results)
     else:
         text = json.dumps(as_dict(results, pytest_version), indent=2) + "\n"
-    path.write_text(text, encoding="utf-8")
+    # A failure's text may hold what isn't Unicode.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def as_dict(results: Results, pytest_version: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,27 +21,39 @@ NAME = "startmethod-reporting"
 # What pytest's --lf and --sw remember, by the id that a report shows.
 REMEMBERED = ("cache/lastfailed", "cache/stepwise")
 
+PHASES = ("setup", "call", "teardown")
+
+# Since pytest 9.0, and by what it then fails the test itself.
+SUBTEST_REPORT: type | tuple[()] = getattr(pytest, "SubtestReport", ())
+BY_SUBTESTS = re.compile(r"contains \d+ failed subtests?")
+
 
 def register(config: pytest.Config) -> None:
     """Register the hooks that show results, but not in a worker of pytest-xdist."""
     is_worker = hasattr(config, "workerinput")  # which pytest-xdist gives to their config
     if is_worker or config.pluginmanager.has_plugin(NAME):
         return
-    path = config.getoption("start_method_report")
-    problem = report_file.problem(Path(path)) if path else ""
+    written = config.getoption("start_method_report")
+    # Tests may change the working directory.
+    path = Path(written).expanduser().absolute() if written else None
+    problem = report_file.problem(path) if path else ""
     if problem:
         raise pytest.UsageError(f"--start-method-report: {problem}")
     selected = config.stash[SETTINGS].selection.selected
-    config.pluginmanager.register(Reporting(config, selected), NAME)
+    config.pluginmanager.register(Reporting(config, selected, path), NAME)
 
 
 class Reporting:
     """The hooks that show results: a plugin of its own."""
 
-    def __init__(self, config: pytest.Config, selected: Sequence[str]) -> None:
+    def __init__(self, config: pytest.Config, selected: Sequence[str], path: Path | None) -> None:
         self._config = config
+        self._path = path
         self._results = Results(tuple(selected))
         self._shown_as: dict[str, str] = {}
+        self._unfinished: dict[str, Run] = {}
+        self._shown: set[str] = set()
+        self._failed_subtests: Counter[str] = Counter()
         self._begun: tuple[str, object] = ("", None)
 
     @pytest.hookimpl(wrapper=True)
@@ -58,14 +72,21 @@ class Reporting:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a report, and let that of a further run be shown by an id of its own."""
         run = Run.of(report)
+        if run is None and report.when not in PHASES:
+            run = self._unfinished.get(report.nodeid)  # its worker of pytest-xdist has crashed
         if run is None:
             return
-        if report.when == "setup":
-            self._results.restart(run)
+        self._unfinished[report.nodeid] = run
+        if report.when == "teardown":
+            del self._unfinished[report.nodeid]
+        if run.nodeid != report.nodeid:
+            self._count_subtests(report, run)
         seconds = getattr(report, "duration", 0.0)
         self._results.add(run, _outcome(report), seconds, _last_line(report))
         if run.nodeid != report.nodeid:
             self._rename(report, run)
+        else:
+            self._shown.add(run.nodeid)
 
     def _rename(self, report: pytest.TestReport, run: Run) -> None:
         self._shown_as[run.nodeid] = report.nodeid
@@ -76,6 +97,24 @@ class Reporting:
         if run.first and report.when == "setup" and session is not None:
             session.testscollected += 1  # what the progress counts to
 
+    def _count_subtests(self, report: pytest.TestReport, run: Run) -> None:
+        """Fail a test by the subtests of this run of it: pytest 9.2 counts those of the item.
+
+        It does so by the id, where the terminal asks for a report's letter: without pytest-xdist it
+        finds none under the id of a further run; a worker finds those of all runs so far.
+        """
+        if report.when != "call":
+            return
+        if isinstance(report, SUBTEST_REPORT):
+            self._failed_subtests[run.nodeid] += report.failed
+            return
+        number = self._failed_subtests.pop(run.nodeid, 0)
+        if number and report.passed and not hasattr(report, "node"):
+            report.outcome = "failed"
+            report.longrepr = f"contains {number} failed subtest{'s' if number > 1 else ''}"
+        elif not number and report.failed and BY_SUBTESTS.fullmatch(str(report.longrepr)):
+            report.outcome, report.longrepr = "passed", None
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
         """Let --lf and --sw remember the tests, and write the report."""
@@ -83,11 +122,10 @@ class Reporting:
         cache: Any = getattr(self._config, "cache", None)  # none under -p no:cacheprovider
         for key in REMEMBERED if cache is not None and self._shown_as else ():
             remembered = cache.get(key, None)
-            if remembered is not None:
+            if remembered:
                 cache.set(key, self._as_collected(remembered))
-        path = self._config.getoption("start_method_report")
-        if path:
-            report_file.write(Path(path), self._results, pytest.__version__)
+        if self._path:
+            report_file.write(self._path, self._results, pytest.__version__)
         return result
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -101,17 +139,17 @@ class Reporting:
                 terminalreporter.write_line(line.text, **line.markup)
 
     def _as_collected(self, remembered: Any) -> Any:  # noqa: ANN401 (differs between pytest's versions)
-        """Put the ids of items in the place of those that their runs are shown by."""
+        """Put the ids of items in the place of those that their runs are shown by.
+
+        And drop an item that pytest still remembers, as it saw none of its runs under that id.
+        """
         if isinstance(remembered, dict):
-            return {
-                self._shown_as.get(key, key): self._as_collected(value)
-                for key, value in remembered.items()
-            }
-        return (
-            self._shown_as.get(remembered, remembered)
-            if isinstance(remembered, str)
-            else remembered
-        )
+            known = {self._as_collected(key): value for key, value in remembered.items()}
+            return {k: self._as_collected(value) for k, value in known.items() if k is not None}
+        if not isinstance(remembered, str):
+            return remembered
+        unseen = set(self._shown_as.values()) - self._shown
+        return None if remembered in unseen else self._shown_as.get(remembered, remembered)
 
 
 def _outcome(report: pytest.TestReport) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
@@ -51,6 +51,11 @@ class Result:
     seconds: float = 0.0
     last_line: str = ""
 
+    @property
+    def made_before(self) -> bool:
+        """Whether it failed by what was made before, under another start method."""
+        return self.outcome == "failed" and bool(self.run.made_under)
+
 
 @dataclass
 class Results:
@@ -62,20 +67,23 @@ class Results:
     def add(self, run: Run, outcome: str, seconds: float, last_line: str) -> None:
         """Count one phase of a run; the worst phase is its outcome."""
         runs = self.by_test.setdefault(run.test, {})
+        if outcome not in OUTCOMES:  # pytest-rerunfailures' "rerun": the test is run anew
+            runs.pop(run.start_method, None)
+            return
         result = runs.setdefault(run.start_method, Result(run))
         result.run = run
         result.seconds += seconds
         if outcome == "failed" or result.outcome == "passed":
             result.outcome = outcome
-            result.last_line = last_line or result.last_line
-
-    def restart(self, run: Run) -> None:
-        """Forget an earlier run of the same test and method: it is run anew."""
-        self.by_test.get(run.test, {}).pop(run.start_method, None)
+            result.last_line = result.last_line or last_line
 
     def tests(self) -> list[dict[str, Result]]:
-        """Return the results by start method of each test that ran under one, as collected."""
-        return sorted(self.by_test.values(), key=lambda runs: _first(runs).run.order)
+        """Return the results by start method of each test that ran under one, as collected.
+
+        Workers of pytest-xdist tell of them in any order.
+        """
+        tests = [dict(sorted(runs.items(), key=self._place)) for runs in self.by_test.values()]
+        return sorted(filter(None, tests), key=lambda runs: min(r.run.order for r in runs.values()))
 
     def table(self) -> list[Row]:
         """Return a row for each start method, in run order."""
@@ -90,11 +98,12 @@ class Results:
 
     def differing(self) -> list[dict[str, Result]]:
         """Return the tests whose outcome depends on the start method."""
-        return [runs for runs in self.tests() if _differs(runs.values())]
+        tests = [{n: r for n, r in runs.items() if not r.made_before} for runs in self.tests()]
+        return [runs for runs in tests if _differs(runs.values())]
 
     def made_before(self) -> list[Result]:
         """Return the runs that failed by what was made before, under another start method."""
-        return [result for result in self._results() if result.run.made_under]
+        return [result for result in self._results() if result.made_before]
 
     def unproven(self) -> list[Result]:
         """Return the runs that passed without a process started by their method.
@@ -107,6 +116,10 @@ class Results:
     def _ran_once(self, run: Run) -> bool:
         several = len(self.selected) > 1
         return several and run.used and not run.asked and len(self.by_test[run.test]) == 1
+
+    def _place(self, named: tuple[str, Result]) -> int:
+        name, _ = named
+        return self.selected.index(name) if name in self.selected else len(self.selected)
 
     def _results(self) -> Iterator[Result]:
         return (result for runs in self.tests() for result in runs.values())
@@ -122,13 +135,9 @@ class Row:
     seconds: float = 0.0
 
 
-def _first(runs: Mapping[str, Result]) -> Result:
-    return next(iter(runs.values()))
-
-
 def _differs(results: Iterable[Result]) -> bool:
-    outcomes = {r.outcome for r in results if not r.run.made_under}
-    return {"passed", "failed"} <= outcomes
+    outcomes = {result.outcome for result in results}
+    return "failed" in outcomes and not outcomes.isdisjoint({"passed", "xfailed"})
 
 
 def with_method(nodeid: str, method: str) -> str:

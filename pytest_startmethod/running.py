@@ -43,9 +43,9 @@ def deselect(config: pytest.Config, tests: list[pytest.Item]) -> None:
 def register(config: pytest.Config, tests: Sequence[pytest.Item]) -> None:
     """Register the hooks that the tests of this run need: none where none is concerned."""
     chosen = config.stash[SETTINGS].selection
-    concerned = bool(chosen.process_default)
-    unmarked = Plan([pytest.param(name) for name in chosen.process_defaults], all_count=False)
-    again = False
+    default, defaults = chosen.process_default, chosen.process_defaults
+    concerned, again = default is not None, False
+    unmarked = Plan([pytest.param(name) for name in defaults if len(defaults) > 1], all_count=False)
     for item in tests:
         own = items.start_method(item)
         concerned = concerned or own is not None or items.asks_for_default(item)
@@ -53,7 +53,7 @@ def register(config: pytest.Config, tests: Sequence[pytest.Item]) -> None:
         if plan.params:
             item.stash[PLAN] = plan
             again = True
-        method = own or chosen.process_default
+        method = own or default
         if method is not None:
             item.user_properties.append(("start_method", method))
     if concerned or again:
@@ -75,6 +75,8 @@ class Running:
         self._watch: Watch | None = None
         made = self._settings.contexts
         self._starts_by = {name: contexts.starts_by(made[name]) for name in made}
+        self._default = self._settings.selection.process_default
+        self._standard = self._settings.selection.methods.standard
 
     def starts_processes(self) -> bool:
         """Tell whether the test that runs started one through the process-wide default."""
@@ -83,13 +85,12 @@ class Running:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Let a test run with its process-wide default, whatever was done to it before."""
-        chosen = self._settings.selection
-        run, default = self._run(item), chosen.process_default
+        run, default = self._run(item), self._default
         sets_default = RUN in item.stash or items.asks_for_default(item)
         if run is None and not sets_default:
             return (yield)
         run = run or Run("", item.nodeid, item.nodeid, asked=False)
-        if run.start_method in chosen.methods.standard and sets_default:
+        if run.start_method in self._standard and sets_default:
             default = run.start_method
         # None is expected of a method that isn't supported: the test is skipped.
         expected = self._starts_by.get(run.start_method, "")
@@ -117,7 +118,7 @@ class Running:
 
     def _run(self, item: pytest.Item) -> Run | None:
         """Return the run of an item that begins now, where it runs under a start method."""
-        own, default = items.start_method(item), self._settings.selection.process_default
+        own, default = items.start_method(item), self._default
         if own is not None:
             return Run(own, without_method(item.nodeid, own), item.nodeid)
         if RUN in item.stash:
@@ -127,12 +128,11 @@ class Running:
 
 def _plan(item: pytest.Item, unmarked: Plan) -> Plan:
     """Return the runs of an item that `Again` is to run, if it is."""
-    chosen = item.config.stash[SETTINGS].selection
     if not isinstance(item, pytest.Function) or items.start_method(item):
         return Plan([], all_count=False)
     if items.is_marked(item):
         return Plan(marked_runs(item), all_count=True)
-    return unmarked if len(chosen.process_defaults) > 1 else Plan([], all_count=False)
+    return unmarked
 
 
 def marked_runs(item: pytest.Function) -> list[Any]:

@@ -16,6 +16,10 @@ IN_FULL = 20
 """How many of the differing tests are shown."""
 
 
+UNPROVEN = "not proven: no process by the start method"
+PIPE = "\\|"  # in a cell of a table
+
+
 class Line(NamedTuple):
     """A line of the terminal, a separator line where it has a `separator`."""
 
@@ -46,8 +50,9 @@ def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
         yield from _table(table)
         unproven = results.unproven()
         if unproven:
-            yield from _listed("not proven: no process by the start method", unproven, verbosity)
-        yield from _made_before(results.made_before(), verbosity)
+            yield from _listed(UNPROVEN, unproven, verbosity, width)
+        for text, failed in _made_before(results.made_before()).items():
+            yield from _listed(text, failed, verbosity, width)
     if differing:
         yield Line("outcome depends on the start method", {}, "-")
         for runs in differing[:IN_FULL]:
@@ -70,29 +75,38 @@ def _table(rows: Iterable[Row]) -> Iterator[Line]:
         yield Line(text, {"red": True} if row.outcomes["failed"] else {"green": True})
 
 
-def _listed(text: str, results: list[Result], verbosity: int) -> Iterator[Line]:
+def _listed(text: str, results: list[Result], verbosity: int, width: int) -> Iterator[Line]:
     number = "1 run" if len(results) == 1 else f"{len(results)} runs"
-    yield Line(f"{text} ({number}{'' if verbosity > 0 else ', -v names them'})", {"yellow": True})
+    note = f"({number}{'' if verbosity > 0 else ', -v names them'})"
+    for part in _on_one_line(text, note, " ", width):
+        yield Line(part, {"yellow": True})
     if verbosity > 0:
-        yield from (Line(f"    {result.run.nodeid}", {}) for result in results)
+        yield from (Line(_cut(f"    {result.run.nodeid}", width), {}) for result in results)
 
 
-def _made_before(results: list[Result], verbosity: int) -> Iterator[Line]:
-    by_method: dict[str, list[Result]] = {}
+def _made_before(results: list[Result]) -> dict[str, list[Result]]:
+    """Return the results by how they came about."""
+    found: dict[str, list[Result]] = {}
     for result in results:
-        by_method.setdefault(result.run.start_method, []).append(result)
-    for name, failed in by_method.items():
-        first = failed[0].run.made_under
-        text = f"made at import under {first}: run --start-method={name} alone"
-        yield from _listed(text, failed, verbosity)
+        made_under, method = result.run.made_under, result.run.start_method
+        text = f"made at import under {made_under}: run --start-method={method} alone"
+        found.setdefault(text, []).append(result)
+    return found
 
 
 def _differing(runs: Mapping[str, Result], width: int) -> Iterator[Line]:
-    yield Line(_cut(f"{_test(runs)}    {_outcomes(runs)}", width), {"bold": True})
+    for part in _on_one_line(_test(runs), _outcomes(runs), "    ", width):
+        yield Line(part, {"bold": True})
     failed = _failed(runs)
     for text in (failed.last_line, failed.run.hint):
         if text:
             yield Line(_cut(f"    {text}", width), {"red": text == failed.last_line})
+
+
+def _on_one_line(first: str, second: str, between: str, width: int) -> list[str]:
+    """Return both on one line, where there is the room, else on two."""
+    both = f"{first}{between}{second}"
+    return [both] if len(both) <= width else [_cut(first, width), _cut(f"    {second}", width)]
 
 
 def _test(runs: Mapping[str, Result]) -> str:
@@ -115,7 +129,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def markdown(results: Results) -> str:
-    """Return the tables as Markdown."""
+    """Return the same as Markdown."""
     rows = [
         f"| {row.start_method} | {' | '.join(str(row.outcomes[column]) for column in OUTCOMES)} "
         f"| {row.processes} | {row.seconds:.2f} s |"
@@ -128,6 +142,11 @@ def markdown(results: Results) -> str:
         "|---|" + "--:|" * (len(OUTCOMES) + 2),
         *rows,
     ]
+    listed = {UNPROVEN: results.unproven(), **_made_before(results.made_before())}
+    for title, found in listed.items():
+        if found:
+            runs = [f"- {_code(result.run.nodeid)}" for result in found]
+            text += ["", f"### {title[0].upper()}{title[1:]}", "", *runs]
     differing = results.differing()
     if differing:
         text += [
@@ -137,12 +156,14 @@ def markdown(results: Results) -> str:
             "| test | outcome | |",
             "|---|---|---|",
         ]
-    for runs in differing:
-        failed = _failed(runs)
-        why = "<br>".join(filter(None, [failed.last_line, failed.run.hint]))
-        text.append(f"| `{_test(runs)}` | {_outcomes(runs, '<br>')} | {_cell(why)} |")
+    for by_method in differing:
+        failed = _failed(by_method)
+        why = "<br>".join(_code(part) for part in (failed.last_line, failed.run.hint) if part)
+        row = (_code(_test(by_method)), _outcomes(by_method, "<br>"), why)
+        text.append(f"| {' | '.join(cell.replace('|', PIPE) for cell in row)} |")
     return "\n".join(text) + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _code(text: str) -> str:
+    """Return a text as it is: Markdown hides ``<locals>``, and makes ``__main__`` bold."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"

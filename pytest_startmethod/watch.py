@@ -85,9 +85,8 @@ class Watch:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
         """Take note of the threads that aren't the test's."""
-        now = threading.enumerate()
-        if now != self._seen:
-            self._strangers.update(set(now) - set(self._seen))
+        if threading.active_count() != len(self._seen):
+            self._strangers.update(set(threading.enumerate()) - set(self._seen))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
@@ -139,14 +138,15 @@ class Watch:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Tell of the children in the report: of all to the summary, in a failure to the reader."""
         report = yield
-        if self._test is not None:
+        told = self._run.asked or self._recorder.children or report.failed
+        if self._test is not None and told:
             self._passed = report.when == "call" and report.passed
-            self._stderr = report.capstderr
+            self._stderr = report.capstderr if self._recorder.children else ""
             if report.when != "teardown":  # whose end they didn't outlive
                 self._look(item)
             if report.failed and call.excinfo:
                 self._explain(report, call.excinfo.value)
-            if self._run.asked or self._run.processes or self._run.used:
+            if self._run.asked or self._run.processes or self._run.used or self._run.hint:
                 # As an attribute it gets to the controller of pytest-xdist; its type may not.
                 vars(report)["start_method"] = self._run._asdict()
         return report
@@ -170,6 +170,8 @@ class Watch:
         """End what outlives the test, the fixtures that ended with it, or the session."""
         ended = {*self._ended, *filter(None, [self._test]), *([SESSION] if session else [])}
         self._ended = []
+        if not self._recorder.children:
+            return []
         for child in self._recorder.of(ended):
             if child.kept and self._is_of_library(child):
                 child.owner = LIBRARY
