@@ -19,7 +19,6 @@ from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
 from operator import methodcaller
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 GRACE = 1.0
 """Seconds that a child may take to end by itself, and then again to obey a signal."""
+
+PATIENCE = 10.0
+"""Seconds that a busy machine may take for what happens in any case."""
 
 FAULTS = frozenset(
     -getattr(signal, name)
@@ -189,16 +191,17 @@ class Recorder:
         A child that ends by itself within `GRACE` seconds is none. The others get a SIGTERM, and a
         SIGKILL after as long again; when this returns, none of them is alive.
         """
-        alive = _wait(self.of(owners))
+        alive = _wait(self.of(owners), GRACE)
         leaked = list(alive)
         for maker in {child.maker for child in alive if child.maker is not None}:
             _stop_maker(maker)
-        for end in (methodcaller("terminate"), methodcaller("kill")):
+        # None can disobey the second, but on a busy machine it may take its time.
+        for end, seconds in ((methodcaller("terminate"), GRACE), (methodcaller("kill"), PATIENCE)):
             if leaked:
                 alive = [child for child in self.of(owners) if not child.is_gone()]
                 for child in alive:
                     end(child.popen)
-                _wait(alive)
+                _wait(alive, seconds)
         return leaked
 
     def settle_all(self, children: Iterable[Child]) -> None:
@@ -206,13 +209,14 @@ class Recorder:
 
         Pools and executors get `GRACE` seconds to ask first: they do so in threads of their own.
         """
-        deadline = time.monotonic() + GRACE
+        began = time.monotonic()
         for child in children:
-            while child.is_asked_for and child.popen and child.popen.returncode is None:
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.001)
-            child.settle(ask=True)
+            passed = 0.0
+            while child.popen is not None and passed < PATIENCE:
+                passed = time.monotonic() - began
+                child.settle(ask=not child.is_asked_for or passed > GRACE)
+                if child.popen is not None:
+                    time.sleep(0.001)
 
     def _patch(self, cls: type, name: str, wrap: Callable[[Any], Any]) -> None:
         original = vars(cls)[name]
@@ -270,7 +274,7 @@ def _interrupted(error: BaseException) -> Any:  # noqa: ANN401 (as that of Child
             from multiprocessing.forkserver import read_signed
 
             # Within some seconds, as the forkserver may have just begun to import what it preloads.
-            if not hasattr(popen, "pid") and wait([popen.sentinel], 10 * GRACE):
+            if not hasattr(popen, "pid") and wait([popen.sentinel], PATIENCE):
                 with suppress(EOFError):  # the forkserver has ended before
                     popen.pid = read_signed(popen.sentinel)
                     return popen
@@ -291,17 +295,10 @@ def _origin(frame: FrameType | None, owners: Owners) -> tuple[str, Maker | None]
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
         if not module.startswith(PASSED_ON):
-            return f"{_relative(frame.f_code.co_filename)}:{frame.f_lineno}", maker
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}", maker
         maker = maker or _maker(frame, owners)
         frame = frame.f_back
     return "the pool's own thread", maker
-
-
-def _relative(path: str) -> str:
-    try:
-        return str(Path(path).relative_to(Path.cwd()))
-    except (ValueError, OSError):  # elsewhere, or no file; the working directory is gone
-        return path
 
 
 def _maker(frame: FrameType, owners: Owners) -> Maker | None:
@@ -317,9 +314,9 @@ def _maker(frame: FrameType, owners: Owners) -> Maker | None:
     return None
 
 
-def _wait(children: Iterable[Child]) -> list[Child]:
-    """Wait up to `GRACE` seconds until all have ended, and return those who have not."""
-    deadline = time.monotonic() + GRACE
+def _wait(children: Iterable[Child], seconds: float) -> list[Child]:
+    """Wait until all have ended, so long at most, and return those who have not."""
+    deadline = time.monotonic() + seconds
     alive = [child for child in children if not child.is_gone()]
     while alive and (left := deadline - time.monotonic()) > 0:
         if any(child.has_ended() for child in alive):  # its sentinel says so

@@ -6,6 +6,7 @@ import re
 import signal
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def mismatch(children: Sequence[Child], expected: str) -> StartMethodMismatchWar
     wrong = [child for child in children if child.start_method not in (expected, "unknown")]
     if not wrong:
         return None
-    counted = Counter((child.start_method, child.place) for child in wrong)
+    counted = Counter((child.start_method, _relative(child.place)) for child in wrong)
     starts = "; ".join(
         f"{_count(n)} started by {method}, at {place}" for (method, place), n in counted.items()
     )
@@ -62,7 +63,9 @@ def leak(children: Sequence[Child]) -> ChildProcessLeakWarning | None:
     if not children:
         return None
     owners = " and of ".join(dict.fromkeys(child.owner.name for child in children))
-    processes = _list([f"{_described(child)} started at {child.place}" for child in children])
+    processes = _list(
+        [f"{_described(child)} started at {_relative(child.place)}" for child in children]
+    )
     return ChildProcessLeakWarning(
         f"still alive at the end of {owners}, and then ended: {processes}; join or terminate it, "
         "or shut down the pool, executor or manager that it belongs to"
@@ -81,6 +84,13 @@ def section(children: Sequence[Child]) -> list[str]:
     """Return a line for each child, or for the last of very many."""
     lines = [f"{_described(child)}: {ending(child)}" for child in children]
     return [f"{len(lines)} in all, the last of them:", *lines[-MANY:]] if lines[MANY:] else lines
+
+
+def _relative(place: str) -> str:
+    """Shorten the path of a place below the working directory."""
+    with suppress(ValueError, OSError):  # elsewhere, or no file; the working directory is gone
+        return str(Path(place).relative_to(Path.cwd()))
+    return place
 
 
 def _described(child: Child) -> str:

@@ -21,6 +21,9 @@ NAME = "startmethod-reporting"
 # What pytest's --lf and --sw remember, by the id that a report shows.
 REMEMBERED = ("cache/lastfailed", "cache/stepwise")
 
+# The progress of older ones is counted by the items' ids, but with -v by those of reports.
+COUNTS_ITEMS = pytest.version_tuple < (8, 3)
+
 PHASES = ("setup", "call", "teardown")
 
 # Since pytest 9.0, and by what it then fails the test itself.
@@ -74,6 +77,8 @@ class Reporting:
         run = Run.of(report)
         if run is None and report.when not in PHASES:
             run = self._unfinished.get(report.nodeid)  # its worker of pytest-xdist has crashed
+        if _outcome(report) == "rerun" and (run is None or run.nodeid == report.nodeid):
+            self._begun = "", None  # pytest-rerunfailures begins a line for what is run anew
         if run is None:
             return
         self._unfinished[report.nodeid] = run
@@ -94,7 +99,8 @@ class Reporting:
         path, line, name = report.location
         report.location = path, line, with_method(name, run.start_method)
         session = self._config.pluginmanager.get_plugin("session")
-        if run.first and report.when == "setup" and session is not None:
+        counted = not COUNTS_ITEMS or self._config.get_verbosity() > 0
+        if counted and run.first and report.when == "setup" and session is not None:
             session.testscollected += 1  # what the progress counts to
 
     def _count_subtests(self, report: pytest.TestReport, run: Run) -> None:
@@ -130,6 +136,8 @@ class Reporting:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the table, and the tests whose outcome depends on the start method."""
+        if self._config.getoption("no_summary"):
+            return
         width = self._config.get_terminal_writer().fullwidth
         verbosity = self._config.get_verbosity()
         for line in summary.lines(self._results, verbosity, width):

@@ -54,7 +54,7 @@ def register(config: pytest.Config, tests: Sequence[pytest.Item]) -> None:
             item.stash[PLAN] = plan
             again = True
         method = own or default
-        if method is not None:
+        if method is not None and not plan.params:  # whose runs have one each
             item.user_properties.append(("start_method", method))
     if concerned or again:
         running = Running(config, tests)

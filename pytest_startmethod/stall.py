@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 import threading
@@ -43,8 +44,10 @@ class Watch:
         self._anyone_ended = anyone_ended
         self._on_stall = on_stall
         self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._running = False
+        self._native_id = 0
         self._stopped = threading.Event()
+        self._ended = threading.Lock()  # held by the thread
         self._watching = False
         # How the signal was handled: taken over with the first process that the test starts.
         self._handled_before: Any = None
@@ -91,14 +94,14 @@ class Watch:
     def stop(self) -> None:
         """End the thread, if there is one."""
         with self._lock:
-            if self._thread is not None:
+            if self._running:
                 self._stopped.set()
-                self._thread.join()
-                # Up to Python 3.12 join() returns before the system's thread has ended, and
-                # os.fork() warns of that one. None of it to be seen but on Linux.
-                while Path(f"/proc/self/task/{self._thread.native_id}").exists():
+                with self._ended:
+                    self._running = False
+                # The system's thread ends a little later, and os.fork() warns of that one, too.
+                # None of it to be seen but on Linux.
+                while self._native_id and Path(f"/proc/self/task/{self._native_id}").exists():
                     time.sleep(0)
-                self._thread = None
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
@@ -110,12 +113,19 @@ class Watch:
             in_main = threading.current_thread() is threading.main_thread()
             if SIGNAL is not None and self._handled_before is None and self._watching and in_main:
                 self._handled_before = signal.signal(SIGNAL, self._handle)
-            if self._thread is None and self._watching and self._handled_before is not None:
-                self._stopped = threading.Event()
-                self._thread = threading.Thread(
-                    target=self._watch, name="pytest-startmethod", daemon=True
-                )
-                self._thread.start()
+            if not self._running and self._watching and self._handled_before is not None:
+                self._stopped.clear()
+                self._running = self._ended.acquire()
+                # Not threading.Thread, whose start() waits for the thread: half of what it takes
+                # to start a process.
+                _thread.start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        self._native_id = threading.get_native_id()
+        try:
+            self._watch()
+        finally:
+            self._ended.release()
 
     def _watch(self) -> None:
         main = threading.main_thread().ident
@@ -184,7 +194,7 @@ def answering_threads(but: Collection[threading.Thread]) -> list[threading.Threa
     Nor those in which the standard library alone is at work for its pools, queues and executors.
     """
     frames = sys._current_frames()  # noqa: SLF001 (documented, for debuggers)
-    others = (t for t in threading.enumerate() if t not in but and t.name != "pytest-startmethod")
+    others = (thread for thread in threading.enumerate() if thread not in but)
     return [
         thread
         for thread in others

@@ -81,7 +81,7 @@ def _listed(text: str, results: list[Result], verbosity: int, width: int) -> Ite
     for part in _on_one_line(text, note, " ", width):
         yield Line(part, {"yellow": True})
     if verbosity > 0:
-        yield from (Line(_cut(f"    {result.run.nodeid}", width), {}) for result in results)
+        yield from (Line(f"    {_end(result.run.nodeid, width - 4)}", {}) for result in results)
 
 
 def _made_before(results: list[Result]) -> dict[str, list[Result]]:
@@ -98,15 +98,16 @@ def _differing(runs: Mapping[str, Result], width: int) -> Iterator[Line]:
     for part in _on_one_line(_test(runs), _outcomes(runs), "    ", width):
         yield Line(part, {"bold": True})
     failed = _failed(runs)
-    for text in (failed.last_line, failed.run.hint):
-        if text:
-            yield Line(_cut(f"    {text}", width), {"red": text == failed.last_line})
+    if failed.last_line:
+        yield Line(_cut(f"    {failed.last_line}", width), {"red": True})
+    if failed.run.hint:
+        yield Line(_cut(f"    {failed.run.hint}", width), {})
 
 
 def _on_one_line(first: str, second: str, between: str, width: int) -> list[str]:
     """Return both on one line, where there is the room, else on two."""
     both = f"{first}{between}{second}"
-    return [both] if len(both) <= width else [_cut(first, width), _cut(f"    {second}", width)]
+    return [both] if len(both) <= width else [_end(first, width), _cut(f"    {second}", width)]
 
 
 def _test(runs: Mapping[str, Result]) -> str:
@@ -126,6 +127,11 @@ def _outcomes(runs: Mapping[str, Result], between: str = "    ") -> str:
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _end(text: str, width: int) -> str:
+    """Return the end of an id, which tells more than its beginning, where it is too long."""
+    return text if len(text) <= width else f"...{text[3 - width :]}"
 
 
 def markdown(results: Results) -> str:

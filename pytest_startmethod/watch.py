@@ -173,10 +173,10 @@ class Watch:
         if not self._recorder.children:
             return []
         for child in self._recorder.of(ended):
-            if child.kept and self._is_of_library(child):
+            if child.kept and not child.owner.lasts and self._is_of_library(child):
                 child.owner = LIBRARY
         leaked = self._recorder.stop(ended)
-        self._recorder.settle_all(c for c in self._recorder.of(ended) if c not in leaked)
+        self._recorder.settle_all(self._recorder.of(ended))
         crashed = [c for c in self._started() if c.crashed and not c.reported and c not in leaked]
         for child in crashed:
             child.reported = True

@@ -254,15 +254,19 @@ def test_a_test_that_parametrizes_start_method_and_asks_for_ours_is_one_line(
     assert_one_line(result, line)
 
 
-def test_a_marked_unittest_runs_once_until_it_is_served(pytester: pytest.Pytester) -> None:
+def test_a_marked_unittest_runs_under_each_named_method(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         import unittest
 
         import pytest
 
-        @pytest.mark.start_methods("spawn")
+        @pytest.mark.start_methods("spawn", "fork")
         class TestCase(unittest.TestCase):
             def test_it(self):
                 pass
     """)
-    pytester.runpytest_inprocess().assert_outcomes(passed=1)
+    result = pytester.runpytest_inprocess("-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["*::TestCase::test_it?fork? PASSED *", "*::TestCase::test_it?spawn? PASSED *"]
+    )

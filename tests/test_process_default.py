@@ -53,17 +53,22 @@ def test_it_holds_in_conftests_and_modules_and_in_tests_of_every_kind(
 
 
 @pytest.mark.usefixtures("child_module")
-def test_with_several_selected_other_tests_run_once_under_the_first(
+def test_with_several_selected_other_tests_run_under_the_first_and_then_under_the_others(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile("""
+        import multiprocessing
+
         import child
 
-        def test_unmarked():
-            assert child.by_process() == "spawn"
+        def test_process():
+            assert child.by_process() == multiprocessing.get_start_method()
+
+        def test_quiet():
+            assert multiprocessing.get_start_method() == "spawn"
     """)
     result = pytester.runpytest_subprocess("--start-method=forkserver,spawn")
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=3)
 
 
 @pytest.mark.usefixtures("child_module")
@@ -141,6 +146,8 @@ def test_a_test_that_sets_another_method_neither_fails_nor_disturbs_the_next(
 @pytest.mark.usefixtures("child_module")
 def test_the_fixtures_go_before_the_selected_default(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
+        import multiprocessing
+
         import child
         import pytest
 
@@ -152,10 +159,10 @@ def test_the_fixtures_go_before_the_selected_default(pytester: pytest.Pytester) 
             assert child.by_process() == default_start_method
 
         def test_other():
-            assert child.by_process() == "fork"
+            assert child.by_process() == multiprocessing.get_start_method()
     """)
     result = pytester.runpytest_subprocess("--start-method=fork,spawn")
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)
 
 
 @pytest.mark.parametrize("before", [None, "forkserver"])

@@ -1,0 +1,419 @@
+"""Further runs and pytest's own options, and other plugins: no run is lost, none counts twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BOTH = "--start-method=fork,spawn"
+
+# Under spawn one fails in the middle of its class, one as the last of the module.
+SUITE = """
+import multiprocessing
+import os
+import unittest
+
+import child
+import pytest
+
+def fails_under(method):
+    child.by_process()
+    assert "HEALED" in os.environ or multiprocessing.get_start_method() != method
+
+def test_quiet():
+    pass
+
+class TestClass:
+    def test_fails(self):
+        fails_under("spawn")
+
+    def test_passes(self):
+        fails_under("no method")
+
+@pytest.mark.start_methods("fork", "spawn")
+class TestCase(unittest.TestCase):
+    def test_marked(self):
+        fails_under("fork")
+
+def test_end():
+    fails_under("spawn")
+"""
+CLASS, CASE, END = "TestClass::test_fails", "TestCase::test_marked", "test_end"
+ORDER = [
+    "test_quiet PASSED",
+    *(f"{CLASS} PASSED", f"{CLASS}[spawn] FAILED"),
+    *("TestClass::test_passes PASSED", "TestClass::test_passes[spawn] PASSED"),
+    *(f"{CASE}[fork] FAILED", f"{CASE}[spawn] PASSED"),
+    *(f"{END} PASSED", f"{END}[spawn] FAILED"),
+]
+
+
+def plugin(module: str, name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(find_spec(module) is None, reason=f"this run has no {name}")
+
+
+def runs(result: pytest.RunResult) -> list[str]:
+    """Return what ``-v`` shows of each run, in the order in which they ended."""
+    found = (
+        re.search(r"(?:::(\S+) ([A-Z]{4,})\b)|(?:([A-Z]{4,}) \S+?::(\S+))", line)
+        for line in result.outlines
+        if "%]" in line
+    )
+    return [f"{m[1] or m[4]} {m[2] or m[3]}" for m in found if m]
+
+
+def shown_progress(result: pytest.RunResult) -> list[int]:
+    return [int(percent) for line in result.outlines for percent in re.findall(r"(\d+)%\]", line)]
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, child_module: None) -> None:  # noqa: ARG001 (its file)
+    pytester.makepyfile(test_it=SUITE)
+
+
+@pytest.mark.usefixtures("suite")
+def test_stopping_early_loses_no_teardown_and_starts_no_further_run(
+    run_watched: Callable[..., pytest.RunResult],
+) -> None:
+    for args, number in ((["-x"], 3), (["--maxfail=2"], 6)):
+        result = run_watched("-v", BOTH, *args)
+        assert runs(result) == ORDER[:number]
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.usefixtures("suite")
+def test_what_failed_last_is_remembered_as_pytest_collects_it(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    run_watched: Callable[..., pytest.RunResult],
+) -> None:
+    def remembered() -> list[str]:
+        path = Path(pytester.path, ".pytest_cache/v/cache/lastfailed")
+        return sorted(test.partition("::")[2] for test in json.loads(path.read_text("utf-8")))
+
+    failed = sorted([CLASS, CASE, END])
+    assert runs(run_watched("-v", BOTH)) == ORDER
+    assert remembered() == failed
+    of_failed = [run for run in ORDER if run.partition(" ")[0].partition("[")[0] in failed]
+    for _ in range(2):  # --lf again tests what fails again
+        assert runs(run_watched("-v", BOTH, "--lf")) == of_failed
+        assert remembered() == failed
+    assert runs(run_watched("-v", BOTH, "--ff")) == of_failed + [
+        run for run in ORDER if run not in of_failed
+    ]
+    monkeypatch.setenv("HEALED", "1")
+    healed = [run.replace("FAILED", "PASSED") for run in of_failed]
+    assert runs(run_watched("-v", BOTH, "--lf")) == healed
+    assert remembered() == []
+
+
+@pytest.mark.usefixtures("suite")
+def test_stepwise_goes_on_at_the_test_that_failed(
+    monkeypatch: pytest.MonkeyPatch, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[:3]
+    assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[1:3]
+    assert runs(run_watched("-v", BOTH, "--sw", "--sw-skip")) == ORDER[1:6]
+    assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[5:6]
+    monkeypatch.setenv("HEALED", "1")
+    healed = [run.replace("FAILED", "PASSED") for run in ORDER]
+    assert runs(run_watched("-v", BOTH, "--sw")) == healed[5:]
+    assert runs(run_watched("-v", BOTH, "--sw")) == healed
+
+
+@pytest.mark.usefixtures("suite")
+def test_what_is_selected_has_all_its_runs_and_the_rest_none(
+    run_watched: Callable[..., pytest.RunResult],
+) -> None:
+    result = run_watched("-v", BOTH, "-k", "TestClass")
+    assert runs(result) == ORDER[1:5]
+    result.assert_outcomes(passed=3, failed=1, deselected=3)
+    result = run_watched("-v", BOTH, "--deselect", f"test_it.py::{CLASS}")
+    assert runs(result) == ORDER[:1] + ORDER[3:]
+    assert runs(run_watched("-v", BOTH, f"test_it.py::{END}")) == ORDER[7:]
+
+
+@pytest.mark.usefixtures("suite")
+def test_each_run_has_a_name_of_its_own_in_every_report(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    result = run_watched(BOTH, "-rA", "--durations=0", "-vv", "--junitxml=junit.xml")
+    ids = Counter(f"test_it.py::{run.partition(' ')[0]}" for run in ORDER)
+    words = [line.split() for line in result.outlines]
+    called = Counter(word[2] for word in words if word[1:2] == ["call"] and len(word) == 3)
+    assert called == ids
+    ended = Counter(word[1] for word in words if word and word[0] in ("PASSED", "FAILED"))
+    assert ended == ids
+    cases = ET.parse(pytester.path / "junit.xml").findall(".//testcase")
+    assert [case.attrib["name"] for case in cases] == [
+        run.partition(" ")[0].rpartition("::")[2] for run in ORDER
+    ]
+    for case, run in zip(cases, ORDER, strict=True):
+        [method] = [p.attrib["value"] for p in case.iterfind(".//property[@name='start_method']")]
+        assert method == (re.findall(r"\[(\w+)\]", run) or ["fork"])[0]
+        assert bool(case.findall("failure")) is run.endswith("FAILED")
+
+
+@pytest.mark.usefixtures("suite")
+@pytest.mark.parametrize("verbosity", ["-q", "-v", ""])
+def test_the_progress_ends_at_a_hundred(
+    run_watched: Callable[..., pytest.RunResult], verbosity: str
+) -> None:
+    result = run_watched(BOTH, *filter(None, [verbosity]))
+    assert max(shown_progress(result)) == 100
+    assert shown_progress(result)[-1] == 100
+    result.assert_outcomes(passed=6, failed=3)
+
+
+@pytest.mark.usefixtures("suite")
+@plugin("xdist", "pytest-xdist")
+@pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile", "worksteal", "loadgroup"])
+def test_with_xdist_each_run_is_told_once(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], dist: str
+) -> None:
+    args = ("-v", BOTH, "-n", "2", "--dist", dist, "--junitxml=junit.xml")
+    result = run_watched(*args, plugins=("xdist",))
+    assert Counter(runs(result)) == Counter(ORDER)
+    result.assert_outcomes(passed=6, failed=3)
+    assert shown_progress(result)[-1] == 100
+    assert max(shown_progress(result)) == 100
+    properties = ET.parse(pytester.path / "junit.xml").findall(".//property")
+    methods = Counter(p.attrib["value"] for p in properties if p.attrib["name"] == "start_method")
+    assert methods == Counter(fork=5, spawn=4)
+
+
+@pytest.mark.usefixtures("suite")
+@plugin("xdist", "pytest-xdist")
+def test_with_xdist_stopping_and_last_failed_work_and_each_worker_may_run_all(
+    run_watched: Callable[..., pytest.RunResult],
+) -> None:
+    def run(*args: str) -> pytest.RunResult:
+        return run_watched("-v", BOTH, *args, plugins=("xdist",))
+
+    result = run("-n", "2")
+    assert Counter(runs(run("-n", "2", "--lf"))) == Counter(ORDER[1:3] + ORDER[5:])
+    result = run("-n", "1", "-x")
+    assert runs(result) == ORDER[:3]
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result = run("--dist", "each", "--tx", "2*popen")
+    assert Counter(runs(result)) == Counter(ORDER * 2)
+
+
+@pytest.mark.usefixtures("child_module")
+@plugin("pytest_rerunfailures", "pytest-rerunfailures")
+def test_rerunfailures_runs_each_run_anew_that_fails(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+            import multiprocessing
+            from collections import Counter
+
+            import child
+            import pytest
+
+            attempts = Counter()
+
+            @pytest.fixture(scope="module")
+            def made():
+                attempts["made"] += 1
+                yield
+                assert attempts["made"] == 1
+
+            def test_flaky(made):
+                child.by_process()
+                method = multiprocessing.get_start_method()
+                attempts[method] += 1
+                assert attempts[method] == 2
+
+            def test_broken(made):
+                child.by_process()
+                assert multiprocessing.get_start_method() != "spawn"
+        """
+    )
+    result = run_watched("-v", BOTH, "--reruns=1", plugins=("rerunfailures",))
+    assert runs(result) == [
+        *("test_flaky RERUN", "test_flaky PASSED"),
+        *("test_flaky[spawn] RERUN", "test_flaky[spawn] PASSED"),
+        *("test_broken PASSED", "test_broken[spawn] RERUN", "test_broken[spawn] FAILED"),
+    ]
+    result.assert_outcomes(passed=3, failed=1)
+    table = [line.split()[:3] for line in result.outlines if line.startswith(("fork", "spawn"))]
+    assert table == [["fork", "2", "2"], ["spawn", "1", "1"]]
+    assert "test_it.py::test_broken    passed: fork    failed: spawn" in result.outlines
+
+
+@pytest.mark.usefixtures("suite")
+@pytest.mark.parametrize(
+    ("args", "each"),
+    [
+        pytest.param(
+            ("-p", "randomly", "-p", "no:cacheprovider"),
+            1,
+            marks=plugin("pytest_randomly", "pytest-randomly"),
+        ),
+        pytest.param(
+            ("-p", "pytest_repeat", "--count=2", "-k", "test_end"),
+            2,
+            marks=plugin("pytest_repeat", "pytest-repeat"),
+        ),
+    ],
+    ids=["randomly", "repeat"],
+)
+def test_randomly_and_repeat_have_all_runs(
+    run_watched: Callable[..., pytest.RunResult], args: tuple[str, ...], each: int
+) -> None:
+    result = run_watched("-v", BOTH, *args)
+    if each == 1:
+        assert Counter(runs(result)) == Counter(ORDER)
+    else:
+        assert runs(result) == [
+            f"test_end[{number}-2{of}] {outcome}"
+            for number in (1, 2)
+            for of, outcome in (("", "PASSED"), ("-spawn", "FAILED"))
+        ]
+
+
+@pytest.mark.usefixtures("child_module")
+@plugin("pytest_timeout", "pytest-timeout")
+def test_the_timer_of_timeout_ends_with_each_run(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    # Its thread would end the process: none of them is alive in a later test.
+    pytester.makepyfile("""
+        import threading
+
+        import child
+
+        def timers():
+            return [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
+
+        def test_not_last():
+            child.by_process()
+            assert len(timers()) == 1
+
+        class TestClass:
+            def test_last(self):
+                child.by_process()
+                assert 1 <= len(timers()) <= 2  # the one of the item, and the one of its run
+
+        def test_after():
+            assert len(timers()) == 1
+    """)
+    pytester.makeconftest("""
+        import threading
+
+        def pytest_unconfigure():
+            assert threading.enumerate() == [threading.main_thread()]
+    """)
+    args = ("--timeout=50", "--timeout-method=thread")
+    result = run_watched(BOTH, *args, plugins=("timeout",))
+    result.assert_outcomes(passed=5)
+    assert result.ret == pytest.ExitCode.OK
+
+
+@pytest.mark.usefixtures("child_module")
+@pytest.mark.parametrize(
+    ("name", "mark"),
+    [
+        pytest.param("asyncio", "asyncio", marks=plugin("pytest_asyncio", "pytest-asyncio")),
+        pytest.param("anyio", "anyio", marks=plugin("anyio", "anyio")),
+    ],
+)
+def test_an_async_test_runs_again_with_its_fixtures(
+    pytester: pytest.Pytester,
+    run_watched: Callable[..., pytest.RunResult],
+    name: str,
+    mark: str,
+) -> None:
+    fixture = "pytest_asyncio.fixture" if name == "asyncio" else "pytest.fixture"
+    pytester.makeconftest(
+        ""
+        if name == "asyncio"
+        else 'import pytest\n@pytest.fixture\ndef anyio_backend(): return "asyncio"'
+    )
+    pytester.makepyfile(f"""
+        import asyncio
+        import multiprocessing
+
+        import child
+        import pytest
+        {"import pytest_asyncio" if name == "asyncio" else ""}
+
+        pytestmark = pytest.mark.{mark}
+
+        @{fixture}
+        async def answer():
+            await asyncio.sleep(0)
+            yield child.by_process()
+            await asyncio.sleep(0)
+
+        async def test_fixture(answer):
+            await asyncio.sleep(0)
+            assert answer == multiprocessing.get_start_method()
+
+        class TestClass:
+            async def test_body(self):
+                assert not hasattr(self, "seen")
+                self.seen = True
+                answer = await asyncio.get_running_loop().run_in_executor(None, child.by_process)
+                assert answer == multiprocessing.get_start_method()
+
+            async def test_quiet(self):
+                await asyncio.sleep(0)
+    """)
+    args = ("-o", "asyncio_default_fixture_loop_scope=function") if name == "asyncio" else ()
+    result = run_watched("-v", BOTH, *args, plugins=(name,))
+    each = ("", "[spawn]")
+    assert runs(result) == [
+        *(f"test_fixture{of} PASSED" for of in each),
+        *(f"TestClass::test_body{of} PASSED" for of in each),
+        "TestClass::test_quiet PASSED",
+    ]
+
+
+@pytest.mark.usefixtures("child_module")
+@pytest.mark.skipif(not hasattr(pytest, "SubtestReport"), reason="this pytest has no subtests")
+@pytest.mark.parametrize(
+    ("args", "plugins"),
+    [
+        ((), ()),
+        pytest.param(("-n", "1"), ("xdist",), marks=plugin("xdist", "pytest-xdist")),
+    ],
+    ids=["alone", "xdist"],
+)
+def test_a_run_fails_by_its_own_subtests_only(
+    pytester: pytest.Pytester,
+    run_watched: Callable[..., pytest.RunResult],
+    args: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> None:
+    pytester.makepyfile("""
+        import multiprocessing
+
+        import child
+        import pytest
+
+        @pytest.mark.parametrize("method", ["fork", "spawn"])
+        def test_fails_under(subtests, method):
+            child.by_process()
+            for number in range(2):
+                with subtests.test(number=number):
+                    assert number or multiprocessing.get_start_method() != method
+    """)
+    result = run_watched("-v", BOTH, *args, plugins=plugins)
+    assert [run for run in runs(result) if "SUB" not in run] == [
+        *("test_fails_under[fork] FAILED", "test_fails_under[fork-spawn] PASSED"),
+        *("test_fails_under[spawn] PASSED", "test_fails_under[spawn-spawn] FAILED"),
+    ]
+    result.assert_outcomes(failed=4, passed=2)

@@ -1,0 +1,148 @@
+"""How did each test end: by plain calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_startmethod.results import Results, Run, with_method, without_method
+
+THREE = ("fork", "spawn", "forkserver")
+
+
+def told(test: str, method: str, outcome: str = "passed", **kwargs: object) -> tuple[Run, str]:
+    """Return a run that proved its method, unless told otherwise, and its outcome."""
+    run = Run(method, test, with_method(test, method), processes=1, proven=True)
+    return run._replace(**kwargs), outcome  # type: ignore[arg-type]
+
+
+def results(*runs: tuple[Run, str]) -> Results:
+    """Return the results of runs that have one phase of a second each."""
+    made = Results(THREE)
+    for run, outcome in runs:
+        made.add(run, outcome, 1.0, "why" if outcome == "failed" else "")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "method", "shown"),
+    [
+        ("a.py::test_x", "spawn", "a.py::test_x[spawn]"),
+        ("a.py::test_x[1]", "spawn", "a.py::test_x[1-spawn]"),
+        ("a.py::test_x[fork]", "fork", "a.py::test_x[fork-fork]"),
+        ("a.py::test_x[[]]", "fork", "a.py::test_x[[]-fork]"),
+    ],
+)
+def test_a_run_is_shown_by_its_test_and_its_method(nodeid: str, method: str, shown: str) -> None:
+    assert with_method(nodeid, method) == shown
+    assert without_method(shown, method) == nodeid
+
+
+def test_a_run_travels_as_plain_values() -> None:
+    class Report:
+        start_method = Run("fork", "x", "x[fork]")._asdict()
+
+    assert Run.of(Report()) == Run("fork", "x", "x[fork]")
+    assert Run.of(object()) is None
+
+
+def test_the_worst_phase_is_the_outcome_and_its_first_failure_is_told() -> None:
+    made = Results(THREE)
+    run = Run("fork", "x", "x[fork]")
+    made.add(run, "passed", 0.5, "")
+    made.add(run._replace(processes=2), "failed", 1.0, "at its call")
+    made.add(run._replace(processes=2, proven=True), "failed", 0.5, "at its teardown")
+    [[result]] = [runs.values() for runs in made.tests()]
+    assert (result.outcome, result.seconds, result.last_line) == ("failed", 2.0, "at its call")
+    assert (result.run.processes, result.run.proven) == (2, True)
+    for earlier, later, outcome in (
+        *(("passed", "skipped", "skipped"), ("skipped", "passed", "skipped")),
+        *(("xfailed", "passed", "xfailed"), ("xfailed", "failed", "failed")),
+        ("failed", "passed", "failed"),
+    ):
+        made = results((run, earlier), (run, later))
+        assert made.tests()[0]["fork"].outcome == outcome
+
+
+def test_what_is_run_anew_counts_once() -> None:
+    run = Run("fork", "x", "x[fork]")
+    made = results((run, "passed"), (run, "rerun"), (run, "passed"), (run, "passed"))
+    [row] = made.table()
+    assert (row.outcomes["passed"], row.seconds) == (1, 2.0)
+    assert results((run, "passed"), (run, "rerun")).tests() == []
+
+
+def test_the_order_is_that_of_collection_and_of_methods_whoever_reports_first() -> None:
+    made = results(
+        told("late", "fork", "failed", order=9),
+        told("early", "other", order=4),
+        told("early", "forkserver", order=3),
+        told("early", "fork", order=1),
+        told("late", "spawn", order=8),
+        told("middle", "spawn", order=5),
+    )
+    assert [[*runs] for runs in made.tests()] == [
+        ["fork", "forkserver", "other"],
+        ["spawn"],
+        ["fork", "spawn"],
+    ]
+    assert [row.start_method for row in made.table()] == [*THREE, "other"]
+
+
+def test_the_table_counts_outcomes_processes_and_time() -> None:
+    made = results(
+        told("x", "fork"),
+        told("x", "spawn", "failed"),
+        told("y", "fork", "skipped", processes=0),
+        told("y", "spawn", "xfailed", processes=3),
+    )
+    assert [(row.start_method, dict(row.outcomes), row.processes) for row in made.table()] == [
+        ("fork", {"passed": 1, "skipped": 1}, 1),
+        ("spawn", {"failed": 1, "xfailed": 1}, 4),
+    ]
+    assert Results(THREE).table() == []
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "differs"),
+    [
+        (["passed", "passed", "passed"], False),
+        (["failed", "failed"], False),
+        (["failed"], False),
+        (["passed", "failed"], True),
+        (["passed", "skipped"], False),
+        (["failed", "skipped"], False),
+        (["skipped", "passed", "failed"], True),
+        (["passed", "xfailed"], False),  # as somebody expects
+        (["xfailed", "failed"], True),
+    ],
+)
+def test_a_test_differs_that_fails_under_one_method_only(
+    outcomes: list[str], differs: bool
+) -> None:
+    made = results(*(told("x", name, end) for name, end in zip(THREE, outcomes, strict=False)))
+    assert bool(made.differing()) is differs
+
+
+def test_what_was_made_before_is_no_difference_where_it_fails() -> None:
+    made_under = {"made_under": "fork"}
+    made = results(told("x", "fork"), told("x", "spawn", "failed", **made_under))
+    assert made.differing() == []
+    assert [result.run.nodeid for result in made.made_before()] == ["x[spawn]"]
+    made.add(*told("x", "forkserver", "failed"), 1.0, "its own")
+    [runs] = made.differing()
+    assert [*runs] == ["fork", "forkserver"]
+    made = results(told("x", "fork"), told("x", "spawn", **made_under))  # rerun, and it passed
+    assert made.made_before() == []
+
+
+def test_a_run_is_unproven_that_passes_without_a_process_by_its_method() -> None:
+    made = results(
+        told("proven", "fork"),
+        told("without", "fork", proven=False),
+        told("fails", "fork", "failed", proven=False),
+        told("served once", "fork", used=True, asked=False),
+        told("served by each", "fork", used=True),
+    )
+    assert [result.run.test for result in made.unproven()] == ["without", "served once"]
+    made.selected = ("fork",)
+    assert [result.run.test for result in made.unproven()] == ["without"]
