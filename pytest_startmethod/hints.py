@@ -67,8 +67,8 @@ HINTS = (
         _traceback(
             ("multiprocessing.reduction", "dumps?"), error="AttributeError|TypeError|PicklingError"
         ),
-        "spawn and forkserver pickle the target, and a pool its tasks: move it to the top level of "
-        "its module, and pass arguments that can be pickled",
+        "what goes to a child is pickled: move it to the top level of its module, and pass "
+        "arguments that can be pickled",
     ),
     Hint(
         _traceback(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
