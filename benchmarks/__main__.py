@@ -2,6 +2,7 @@
 
 import by_hand
 import untouched
+import watching
 from compare import main
 
-main(untouched.benchmark, by_hand.benchmark)
+main(untouched.benchmark, by_hand.benchmark, watching.benchmark)

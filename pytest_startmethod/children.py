@@ -145,7 +145,7 @@ class Owners:
 class Recorder:
     """Records the processes that are started, from `install` to `uninstall`."""
 
-    def __init__(self, around_start: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, around_start: Callable[[bool], AbstractContextManager[None]]) -> None:
         self.owner: Owner | None = None
         """Whose the processes and pools are that are made now; None: nobody watches."""
         self.children: list[Child] = []
@@ -239,7 +239,9 @@ class Recorder:
             __tracebackhide__ = True
             if os.getpid() != self._pid:  # the child of a fork inherits this, and has no part in it
                 return original(process)
-            with self._around_start():
+            # Of the standard library's classes; others, and the default's, may fork.
+            forks = getattr(process, "_start_method", None) not in ("spawn", "forkserver")
+            with self._around_start(forks):
                 try:
                     original(process)
                 except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import signal
 import sys
 import threading
@@ -10,7 +11,6 @@ import time
 from contextlib import contextmanager
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -79,13 +79,14 @@ class Watch:
                 self._handled_before = None
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Have no thread alive meanwhile, and one afterwards."""
+    def paused(self, forks: bool) -> Iterator[None]:
+        """Have no thread alive meanwhile if that `forks`, and one afterwards."""
         if not self._watching:
             yield
             return
         with self._lock:
-            self.stop()
+            if forks:
+                self.stop()
             try:
                 yield
             finally:
@@ -100,7 +101,8 @@ class Watch:
                     self._running = False
                 # The system's thread ends a little later, and os.fork() warns of that one, too.
                 # None of it to be seen but on Linux.
-                while self._native_id and Path(f"/proc/self/task/{self._native_id}").exists():
+                task = f"/proc/self/task/{self._native_id}"
+                while os.path.exists(task):  # noqa: PTH110 (a Path takes as long as the rest)
                     time.sleep(0)
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:

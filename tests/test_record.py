@@ -232,7 +232,7 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
     context: Any = multiprocessing.get_context(method)
     patched = multiprocessing.process.BaseProcess
     before = patched.start, patched.__init__
-    recorder = Recorder(nullcontext)
+    recorder = Recorder(lambda _: nullcontext())
     recorder.install([context])
     try:
         nobodys = context.Process(target=os.getpid)

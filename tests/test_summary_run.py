@@ -164,7 +164,7 @@ def test_of_a_suite_with_three_differences_it_tells_these_three(
         line.strip() for line in told[len(table) :] if line.startswith("    ")
     )
     assert "Error: Can't" in pickling
-    assert hint.startswith("spawn and forkserver pickle the target")
+    assert hint.startswith("what goes to a child is pickled")
     assert outcomes == "passed: fork    failed: spawn, forkserver"
     assert inherited == "AssertionError: assert ['unset'] == ['hello']"
     assert environment == "assert not True"
