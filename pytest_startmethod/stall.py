@@ -49,6 +49,7 @@ class Watch:
         self._stopped = threading.Event()
         self._ended = threading.Lock()  # held by the thread
         self._watching = False
+        self._looking = True
         # How the signal was handled: taken over with the first process that the test starts.
         self._handled_before: Any = None
         # They outlive a thread: a Pool may start workers without end while it is waited for.
@@ -80,16 +81,18 @@ class Watch:
 
     @contextmanager
     def paused(self, forks: bool) -> Iterator[None]:
-        """Have no thread alive meanwhile if that `forks`, and one afterwards."""
+        """Don't look while a process starts; have no thread alive if that `forks`."""
         if not self._watching:
             yield
             return
         with self._lock:
             if forks:
                 self.stop()
+            self._looking = False
             try:
                 yield
             finally:
+                self._looking = True
                 self._start()
 
     def stop(self) -> None:
@@ -107,7 +110,8 @@ class Watch:
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        if frame is not None and frame is self._place[0]:  # else the wait has ended meanwhile
+        # Else the wait has ended meanwhile.
+        if self._looking and frame is not None and frame is self._place[0]:
             self._on_stall(frame)
 
     def _start(self) -> None:
@@ -137,7 +141,7 @@ class Watch:
             self._next_look = time.monotonic() + min(self._timeout / 4, 0.5)
             frame = sys._current_frames().get(main)  # noqa: SLF001 (documented, for debuggers)
             place = (frame, frame and frame.f_lasti)
-            if not waits_for_processes(frame):
+            if not self._looking or not waits_for_processes(frame):
                 self._place = (None, None)
             elif place != self._place:
                 self._place, self._since = place, time.monotonic()
