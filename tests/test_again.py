@@ -395,3 +395,24 @@ def test_what_a_test_sets_does_not_outlive_its_run(
     result.assert_outcomes(passed=4)
     text = Path(pytester.path, "junit.xml").read_text(encoding="utf-8")
     assert text.count('<property name="own"') == 2
+
+
+def test_the_report_of_a_further_run_shows_what_that_run_printed(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("""
+        import multiprocessing
+        import os
+
+        def test_it():
+            multiprocessing.Process(target=os.getpid).start()
+            method = multiprocessing.get_start_method()
+            print(f"printed under {method}")
+            assert method == "spawn"
+    """)
+    result = pytester.runpytest_subprocess("--start-method=fork,spawn", timeout=60)
+    result.assert_outcomes(passed=1, failed=1)
+    assert result.stdout.str().count("printed under fork") == 1
+    pytester.runpytest_subprocess("--start-method=spawn,fork", timeout=60).stdout.no_fnmatch_line(
+        "printed under spawn"
+    )
