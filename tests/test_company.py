@@ -127,7 +127,7 @@ def test_pytest_timeout_interrupts_a_test_by_its_signal(
 ) -> None:
     pytest.importorskip("pytest_timeout", reason="it is about pytest-timeout")
     pytester.makepyfile(helper=HELPER, test_it=BLOCKED)
-    result = run_watched("--timeout=1", "--timeout-method=signal", plugins=("pytest_timeout",))
+    result = run_watched("--timeout=3", "--timeout-method=signal", plugins=("pytest_timeout",))
     outcomes = result.parseoutcomes()
     assert outcomes["failed"] == 3 * len(METHODS)
     assert outcomes["warnings"] == 2 * len(METHODS)  # the pool ends its worker itself
