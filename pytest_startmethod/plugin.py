@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unittest
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -102,7 +102,12 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Find bad markers on a `unittest.TestCase`, whose tests pytest doesn't parametrize."""
     report = yield
-    if isinstance(collector, pytest.Class) and issubclass(collector.obj, unittest.TestCase):
+    imported = sys.modules.get("unittest")  # as it is wherever there is a TestCase
+    if (
+        imported
+        and isinstance(collector, pytest.Class)
+        and issubclass(collector.obj, imported.TestCase)
+    ):
         try:
             for test in report.result:
                 if isinstance(test, pytest.Function) and items.is_marked(test):

@@ -85,8 +85,9 @@ class Watch:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
         """Take note of the threads that aren't the test's."""
-        if threading.active_count() != len(self._seen):
-            self._strangers.update(set(threading.enumerate()) - set(self._seen))
+        now = threading.enumerate()  # not their number: one may have ended as another began
+        if now != self._seen:
+            self._strangers.update(set(now) - set(self._seen))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
