@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import unittest
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_startmethod import contexts
-from pytest_startmethod.results import Run, with_method
+from pytest_startmethod import contexts, items
+from pytest_startmethod.results import Run, with_method, without_method
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
-
+    from collections.abc import Callable, Generator, Sequence
 # The run of an item that goes on now, where the item isn't parametrized with its start method.
 RUN = pytest.StashKey[Run]()
 
@@ -27,6 +25,7 @@ class Plan(NamedTuple):
     """Whether all are run, whatever the first one does."""
 
 
+NONE = Plan([], all_count=False)
 PLAN = pytest.StashKey[Plan]()
 
 
@@ -34,11 +33,12 @@ class Again:
     """The hooks that run a test once more: a plugin of its own, where there may be such a test.
 
     `starts_processes` tells, from the call of a run on, whether the test started one through the
-    process-wide default.
+    process-wide default; `unmarked` is the plan of tests that have none of their own.
     """
 
-    def __init__(self, starts_processes: Callable[[], bool]) -> None:
+    def __init__(self, starts_processes: Callable[[], bool], unmarked: Plan) -> None:
         self._starts_processes = starts_processes
+        self._unmarked = unmarked
         self._nested = False
         self.done: pytest.Item | None = None
 
@@ -47,14 +47,17 @@ class Again:
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, Any, Any]:
         """Run a test under each of its start methods, outside of all that other plugins do."""
-        plan = None if self._nested else item.stash.get(PLAN, None)
-        if plan is None:
+        plan = item.stash.get(PLAN, self._unmarked)
+        if self._nested or not plan.params or not isinstance(item, pytest.Function):
             return (yield)
         runs = _Runs(item, plan, self._starts_processes)
         if nextitem is not None and nextitem.parent is item.parent:
             # What the parent's fixtures made lasts till the next item anyway.
-            with runs.next_run():
+            runs.begin_next()
+            try:
                 result = yield
+            finally:
+                runs.end()
             while runs.more():
                 self._run(runs, nextitem)
             return result
@@ -82,10 +85,11 @@ class Again:
     def _run(self, runs: _Runs, nextitem: pytest.Item | None) -> None:
         item = runs.item
         self._nested = True
+        runs.begin_next()
         try:
-            with runs.next_run():
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
         finally:
+            runs.end()
             self._nested = False
 
 
@@ -101,6 +105,14 @@ class Done:
         return True if self._again.done is item else None
 
 
+def run(item: pytest.Item, method: str) -> Run:
+    """Return the run of an item that goes on now, by its start method."""
+    own, nodeid = items.start_method(item), item.nodeid
+    if own is not None:
+        return Run(own, without_method(nodeid, own), nodeid)
+    return item.stash.get(RUN, None) or Run(method, nodeid, nodeid, asked=False)
+
+
 class _Runs:
     """The runs of one item, one after the other."""
 
@@ -110,6 +122,7 @@ class _Runs:
         self._asked = plan.all_count
         self._starts_processes = starts_processes
         self._begun = 0
+        self._markers = list(item.own_markers)
         self._properties = list(item.user_properties)
         self._attributes = dict(_attributes(item))
 
@@ -123,35 +136,36 @@ class _Runs:
             self._all_count and not stopped and self._begun < len(self._params)
         )
 
-    @contextmanager
-    def next_run(self) -> Iterator[None]:
-        """Give the item what belongs to its next run."""
-        item, param, again = self.item, self._params[self._begun], self._begun > 0
+    def begin_next(self) -> None:
+        """Give the item what belongs to its next run: none to that of an item as it was collected."""
         self._begun += 1
-        method = str(param.values[0])
-        shown = again or self._asked
+        if self._begun > 1 or self._asked:
+            self._change(self._params[self._begun - 1], again=self._begun > 1)
+
+    def end(self) -> None:
+        """Take from the item what belonged to the run that is over."""
+        self.item.own_markers[:] = self._markers
+        if RUN in self.item.stash:
+            del self.item.stash[RUN]
+
+    def _change(self, param: Any, *, again: bool) -> None:  # noqa: ANN401 (a pytest.param's type is private)
+        item, method = self.item, str(param.values[0])
         item.stash[RUN] = Run(
             method,
             item.nodeid,
-            with_method(item.nodeid, method) if shown else item.nodeid,
+            with_method(item.nodeid, method),
             first=str(self._params[0].values[0]) if again else "",
-            asked=shown,
         )
-        item.user_properties[:] = [*self._properties, ("start_method", method)]
+        properties = [known for known in self._properties if known[0] != "start_method"]
+        item.user_properties[:] = [*properties, ("start_method", method)]
         if again:
             # What earlier runs printed: private, since pytest 2.8; where it goes missing the report
             # of a further run shows it once more.
             getattr(item, "_report_sections", []).clear()
             _attributes(item).clear()
             _attributes(item).update(self._attributes)
-        markers = list(item.own_markers)
         for mark in param.marks:
             item.add_marker(getattr(pytest.mark, mark.name)(*mark.args, **mark.kwargs))
-        try:
-            yield
-        finally:
-            item.own_markers[:] = markers
-            del item.stash[RUN]
 
 
 def _attributes(item: pytest.Item) -> dict[str, Any]:

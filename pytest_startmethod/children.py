@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
 import sys
@@ -46,18 +47,16 @@ MAKERS = (Pool, ProcessPoolExecutor, BaseManager)
 PASSED_ON = ("multiprocessing.", "concurrent.futures.", "threading", "pytest_startmethod.")
 
 
-@dataclass(frozen=True, eq=False)
 class Owner:
-    """Whose end is the end of a child: a test, a fixture or the session."""
+    """Whose end is the end of a child: a test, a fixture or the session.
 
-    name: str
-    lasts: bool = False
-    """Whether it outlives the test that runs."""
+    `lasts` tells whether it outlives the test that runs.
+    """
 
-
-SESSION = Owner("the session", lasts=True)
-LIBRARY = Owner("the library", lasts=True)
-"""Of what code under test keeps for later: pools, executors, managers, daemon processes."""
+    def __init__(self, name: str, *, lasts: bool = False) -> None:
+        self.name = name
+        self.lasts = lasts
+        self.ended = False
 
 
 @dataclass(eq=False)
@@ -76,6 +75,8 @@ class Child:
     owner: Owner
     kept: bool
     """Whether code may keep it for later, as it ends by itself when Python exits."""
+    by_default: bool
+    """Whether its method was the process-wide default."""
     exitcode: int | None = None
     reported: bool = False
 
@@ -125,15 +126,18 @@ class Owners:
     def __init__(self) -> None:
         self._by_id: dict[int, tuple[weakref.ref[object], Owner | None]] = {}
 
-    def add(self, made: object, owner: Owner | None) -> None:
-        """Let `owner` own an object as long as that lives, unless it has an owner."""
-        key = id(made)
-        if key not in self._by_id:
-            self._by_id[key] = weakref.ref(made, lambda _: self._by_id.pop(key)), owner
+    def __contains__(self, made: object) -> bool:
+        """Tell whether an object was made while there was this record."""
+        return id(made) in self._by_id
 
-    def get(self, made: object) -> Owner | None:
-        """Return the owner: the session where the object is older than this record."""
-        _, owner = self._by_id.get(id(made), (None, SESSION))
+    def add(self, made: object, owner: Owner | None) -> None:
+        """Let `owner` own an object as long as that lives."""
+        key = id(made)
+        self._by_id[key] = weakref.ref(made, lambda _: self._by_id.pop(key)), owner
+
+    def get(self, made: object, default: Owner) -> Owner | None:
+        """Return the owner: `default` where the object is older than this record."""
+        _, owner = self._by_id.get(id(made), (None, default))
         return owner
 
     def pools(self) -> list[Pool]:
@@ -143,11 +147,18 @@ class Owners:
 
 
 class Recorder:
-    """Records the processes that are started, from `install` to `uninstall`."""
+    """Records the processes that are started, from `install` to `uninstall`.
 
-    def __init__(self, around_start: Callable[[bool], AbstractContextManager[None]]) -> None:
-        self.owner: Owner | None = None
-        """Whose the processes and pools are that are made now; None: nobody watches."""
+    `owner` returns whose it is what is made now: None where nobody watches.
+    """
+
+    def __init__(
+        self,
+        owner: Callable[[], Owner | None],
+        around_start: Callable[[bool], AbstractContextManager[None]],
+    ) -> None:
+        self._owner = owner
+        self.session = Owner("the session", lasts=True)
         self.children: list[Child] = []
         self._around_start = around_start
         self._owners = Owners()
@@ -156,11 +167,11 @@ class Recorder:
 
     def install(self, contexts: Iterable[Any]) -> None:
         """Begin to record: what the standard library starts, and what these contexts start."""
-        for made in (BaseProcess, SemLock, *MAKERS):
-            self._patch(made, "__init__", self._wrap_init)
         starting = {BaseProcess, *filter(None, map(_process_base, contexts))}
         for base in starting:
             self._patch(base, "start", self._wrap_start)
+        for made in (*starting, SemLock, *MAKERS):
+            self._patch(made, "__init__", self._wrap_init)
 
     def uninstall(self) -> None:
         """Put back what `install` wrapped."""
@@ -168,12 +179,18 @@ class Recorder:
 
     def made_before(self, made: object) -> bool:
         """Tell whether something was made at import or by a wider fixture, not by the test."""
-        owner = self._owners.get(made)
+        owner = self._owners.get(made, self.session)
         return owner is None or owner.lasts
 
-    def of(self, owners: Collection[Owner]) -> list[Child]:
-        """Return the children that belong to one of `owners`."""
-        return [child for child in self.children if child.owner in owners]
+    def ended(self) -> list[Child]:
+        """Return the children whose owner has ended."""
+        return [child for child in self.children if child.owner.ended]
+
+    def give(self, child: Child, owner: Owner) -> None:
+        """Let another own a child, and the pool, executor or manager that started it."""
+        child.owner = owner
+        if child.maker is not None:
+            self._owners.add(child.maker, owner)
 
     def settle(self, ask: Callable[[Child], bool] = lambda _: False) -> None:
         """Take note of the exit codes that are known, and ask for some; see `Child.settle`."""
@@ -185,20 +202,20 @@ class Recorder:
         gone = set(children)
         self.children = [child for child in self.children if child not in gone]
 
-    def stop(self, owners: Collection[Owner]) -> list[Child]:
+    def stop(self) -> list[Child]:
         """End what outlives its owner, and return it.
 
         A child that ends by itself within `GRACE` seconds is none. The others get a SIGTERM, and a
         SIGKILL after as long again; when this returns, none of them is alive.
         """
-        alive = _wait(self.of(owners), GRACE)
+        alive = _wait(self.ended(), GRACE)
         leaked = list(alive)
         for maker in {child.maker for child in alive if child.maker is not None}:
             _stop_maker(maker)
         # None can disobey the second, but on a busy machine it may take its time.
         for end, seconds in ((methodcaller("terminate"), GRACE), (methodcaller("kill"), PATIENCE)):
             if leaked:
-                alive = [child for child in self.of(owners) if not child.is_gone()]
+                alive = [child for child in self.ended() if not child.is_gone()]
                 for child in alive:
                     end(child.popen)
                 _wait(alive, seconds)
@@ -219,16 +236,17 @@ class Recorder:
                     time.sleep(0.001)
 
     def _patch(self, cls: type, name: str, wrap: Callable[[Any], Any]) -> None:
-        original = vars(cls)[name]
-        setattr(cls, name, wrap(original))
-        self._patches.callback(setattr, cls, name, original)
+        original = vars(cls).get(name)
+        if original is not None:
+            setattr(cls, name, wrap(original))
+            self._patches.callback(setattr, cls, name, original)
 
     def _wrap_init(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def __init__(made: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
             __tracebackhide__ = True
-            if os.getpid() == self._pid:
-                self._owners.add(made, self.owner)
+            if os.getpid() == self._pid and made not in self._owners:  # another class's first
+                self._owners.add(made, self._owner())
             original(made, *args, **kwargs)
 
         return __init__
@@ -256,12 +274,14 @@ class Recorder:
     def _record(self, process: BaseProcess, popen: Any) -> None:  # noqa: ANN401 (as that of Child)
         self.settle()  # so that the descriptors of those who are gone go, too
         place, maker = _origin(sys._getframe(2), self._owners)  # noqa: SLF001 (no other way to see who calls, on CPython)
-        owner = self._owners.get(process if maker is None else maker)
+        owner = self._owners.get(process if maker is None else maker, self.session)
         pid = getattr(popen, "pid", process.pid)
         if owner is not None and pid is not None:
             method = getattr(popen, "method", "unknown")
             kept = maker is not None or process.daemon
-            self.children.append(Child(popen, process.name, pid, method, place, maker, owner, kept))
+            by_default = method == multiprocessing.get_start_method(allow_none=True)
+            child = Child(popen, process.name, pid, method, place, maker, owner, kept, by_default)
+            self.children.append(child)
 
 
 def _interrupted(error: BaseException) -> Any:  # noqa: ANN401 (as that of Child)

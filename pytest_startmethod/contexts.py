@@ -118,10 +118,7 @@ def set_default(name: str) -> None:
     So it isn't pinned: ``set_start_method()`` may be called after it, and
     ``get_start_method(allow_none=True)`` is still ``None``.
     """
-    import multiprocessing
-
-    multiprocessing.set_start_method(None, force=True)
-    _set_fallback(multiprocessing.get_context(name))
+    Default.of(name).restore()
 
 
 class Default(NamedTuple):
@@ -129,6 +126,13 @@ class Default(NamedTuple):
 
     pinned: str | None
     fallback: BaseContext
+
+    @classmethod
+    def of(cls, name: str) -> Default:
+        """Return what a standard start method is as the platform's own default."""
+        import multiprocessing
+
+        return cls(None, multiprocessing.get_context(name))
 
     @classmethod
     def current(cls) -> Default:
@@ -139,10 +143,11 @@ class Default(NamedTuple):
 
     def restore(self) -> None:
         """Make it so again, "not set yet" too."""
-        import multiprocessing
+        if self != Default.current():
+            import multiprocessing
 
-        _set_fallback(self.fallback)
-        multiprocessing.set_start_method(self.pinned, force=True)
+            _set_fallback(self.fallback)
+            multiprocessing.set_start_method(self.pinned, force=True)
 
 
 # What multiprocessing falls back to while nothing is pinned: private, and the same from Python 3.4

@@ -31,45 +31,48 @@ class ChildProcessLeakWarning(UserWarning):
     """A process was alive at the end of the test or fixture that started it, and was ended."""
 
 
-def mismatch(children: Sequence[Child], expected: str) -> StartMethodMismatchWarning | None:
+def mismatch(children: Sequence[Child], expected: str) -> list[StartMethodMismatchWarning]:
     """Return the warning of children that weren't started by the expected method."""
     wrong = [child for child in children if child.start_method not in (expected, "unknown")]
     if not wrong:
-        return None
+        return []
     counted = Counter((child.start_method, _relative(child.place)) for child in wrong)
     starts = "; ".join(
         f"{_count(n)} started by {method}, at {place}" for (method, place), n in counted.items()
     )
-    return StartMethodMismatchWarning(
+    text = (
         f"the test runs under {expected}, but {starts}: start it by the mp_context of the test, or "
         "by the process-wide default"
     )
+    return [StartMethodMismatchWarning(text)]
 
 
-def crash(children: Sequence[Child], stderr: str) -> ChildProcessCrashWarning | None:
+def crash(children: Sequence[Child], stderr: str) -> list[ChildProcessCrashWarning]:
     """Return the warning of children that crashed while the test passed."""
     if not children:
-        return None
+        return []
     words = last_words(stderr) if len(children) == 1 and children[0].exitcode == 1 else ""
     quoted = f" ({words})" if words else ""
-    return ChildProcessCrashWarning(
+    text = (
         f"the test passed, but {_ends(children)}{quoted}: let the test check "
         "its children, or allow this by a filterwarnings marker"
     )
+    return [ChildProcessCrashWarning(text)]
 
 
-def leak(children: Sequence[Child]) -> ChildProcessLeakWarning | None:
+def leak(children: Sequence[Child]) -> list[ChildProcessLeakWarning]:
     """Return the warning of children that outlived their owner."""
     if not children:
-        return None
+        return []
     owners = " and of ".join(dict.fromkeys(child.owner.name for child in children))
     processes = _list(
         [f"{_described(child)} started at {_relative(child.place)}" for child in children]
     )
-    return ChildProcessLeakWarning(
+    text = (
         f"still alive at the end of {owners}, and then ended: {processes}; join or terminate it, "
         "or shut down the pool, executor or manager that it belongs to"
     )
+    return [ChildProcessLeakWarning(text)]
 
 
 def stall(dead: Sequence[Child], seconds: float) -> str:

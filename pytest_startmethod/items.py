@@ -19,11 +19,8 @@ MARKER_HELP = (
     "for none of the fixtures mp_context, start_method, default_start_method gets the last of them."
 )
 
-# Among a test's fixtures where its start_method, or what follows from it, is the plugin's own, and
-# not a fixture or parameter of the suite's by that name: with those the plugin has no business.
-OURS = "_startmethod"
-FOLLOWS = "_startmethod_follows"
-INJECTED = (OURS, "start_method", "default_start_method")
+FIXTURES = ("start_method", "mp_context", "default_start_method")
+INJECTED = ("start_method", "default_start_method")
 
 PARAMETRIZED_TWICE = (
     "parametrizes start_method itself, which the plugin does for its fixtures and marker: name the "
@@ -33,10 +30,10 @@ PARAMETRIZED_TWICE = (
 ParameterSet = type(pytest.param())
 
 
-def is_concerned(item: pytest.Item) -> bool:
-    """Tell, fast, whether a test may have to do with the plugin, whatever the user selects."""
-    names = fixtures(item)
-    return OURS in names or FOLLOWS in names or MARKER in item.keywords
+class StartMethod(str):
+    """A start method that the plugin gave a test as its parameter, not the suite itself."""
+
+    __slots__ = ()
 
 
 def is_marked(item: pytest.Item) -> bool:
@@ -47,13 +44,14 @@ def is_marked(item: pytest.Item) -> bool:
 
 def start_method(item: pytest.Item) -> str | None:
     """Return the start method that the plugin parametrized a test with."""
-    return _params(item).get("start_method") if OURS in fixtures(item) else None
+    callspec = getattr(item, "callspec", None)  # only where the test is parametrized
+    method = callspec.params.get("start_method") if callspec else None
+    return str(method) if isinstance(method, StartMethod) else None
 
 
 def asks_for_default(item: pytest.Item) -> bool:
     """Tell whether a test's start method is to be the process-wide default."""
-    names = fixtures(item)
-    return "default_start_method" in names and (FOLLOWS in names or OURS in names)
+    return "default_start_method" in fixtures(item) and start_method(item) is not None
 
 
 def inject(item: pytest.Item) -> None:
@@ -61,7 +59,7 @@ def inject(item: pytest.Item) -> None:
 
     pytest drops a name that only ``pytest_generate_tests`` added (seen on pytest 8.0 to 9.2).
     """
-    if "start_method" in _params(item) and OURS not in fixtures(item):
+    if start_method(item) is not None and "start_method" not in fixtures(item):
         fixtures(item)[:0] = INJECTED
 
 
@@ -74,14 +72,14 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     """Make one run of a test for each of its start methods."""
     test, names = metafunc.definition, metafunc.fixturenames
     marked = is_marked(test)
-    if not marked and OURS not in names and FOLLOWS not in names:
+    if not marked and "start_method" not in names:  # which the other fixtures ask for
         return
     by_suite = _parametrized(metafunc)
     if "start_method" in by_suite:
-        if marked or OURS in names or FOLLOWS in names:
+        if marked or any(_is_ours(metafunc, name) for name in FIXTURES):
             _fail_collection(test, PARAMETRIZED_TWICE)
-    elif marked or OURS in names:
-        if OURS not in names:
+    elif marked or _is_ours(metafunc, "start_method"):
+        if "start_method" not in names:
             names[:0] = INJECTED
         params = runs(test, needs_default="default_start_method" in names)
         scope = settings.scope("start_method", test.config)
@@ -106,7 +104,7 @@ def runs(test: pytest.Function, *, needs_default: bool) -> list[Any]:
     else:
         marks = {p.values[0]: p.marks for p in params}
         return [
-            pytest.param(name, id=name, marks=[*marks.get(name, ()), *_skip(reason)])
+            pytest.param(StartMethod(name), id=name, marks=[*marks.get(name, ()), *_skip(reason)])
             for name, reason in planned
         ]
     _fail_collection(test, f"@pytest.mark.start_methods {problem}")
@@ -136,6 +134,20 @@ def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
     return {name for call in calls for name in call.params}
 
 
-def _params(item: pytest.Item) -> Mapping[str, Any]:
-    callspec = getattr(item, "callspec", None)  # only where the test is parametrized
-    return callspec.params if callspec else {}
+def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Tell whether a test's fixture of this name is the plugin's, and not one of the suite's.
+
+    With those the plugin has no business. There is no public way to tell (pytest 8.0 to 9.2): where
+    the attribute goes missing, a fixture of the suite's by such a name counts as the plugin's.
+    """
+    if name not in metafunc.fixturenames:
+        return False
+    known = getattr(metafunc, "_arg2fixturedefs", None)
+    if known is None:
+        return True
+    for fixture in reversed(known.get(name, ())):  # none of a parameter
+        if fixture.func.__module__ == f"{__package__}.fixtures":
+            return True
+        if name not in fixture.argnames:  # one that overrides ours, and doesn't ask for it
+            return False
+    return False

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod import contexts, hookspecs, items, selection, settings
+from pytest_startmethod import fixtures, hookspecs, items, settings
 from pytest_startmethod.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
 # What only a run of tests needs is imported where it is used: "pytest --version" is to be as fast
 # as without the plugin.
@@ -76,7 +76,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Find out what there is and what is selected: a user's mistake ends the run here."""
     config.addinivalue_line("markers", items.MARKER_HELP)
-    config.stash[SETTINGS] = settings.read(config)
+    known = config.stash[SETTINGS] = settings.read(config)
+    config.pluginmanager.register(fixtures.Fixtures(known.contexts), "startmethod-fixtures")
     if getattr(config.option, "dist", "no") != "no" or config.option.start_method_report:
         from pytest_startmethod import reporting
 
@@ -124,61 +125,12 @@ def pytest_collection_modifyitems(
 ) -> None:
     """Deselect what a marker names and the user didn't select, and prepare the runs."""
     if _any_concerned(config, items):
-        from pytest_startmethod import reporting, running
+        from pytest_startmethod import running
 
-        running.deselect(config, items)
-        running.register(config, items)
-        reporting.register(config)
+        running.prepare(config, items)
 
 
 def _any_concerned(config: pytest.Config, tests: list[pytest.Item]) -> bool:
-    return config.stash[SETTINGS].selection.by_user or any(map(items.is_concerned, tests))
-
-
-@pytest.fixture(scope="session", name=items.OURS)
-def _startmethod() -> None:
-    """Tell by its name among a test's fixtures that start_method is the plugin's own."""
-
-
-@pytest.fixture(scope="session", name=items.FOLLOWS)
-def _startmethod_follows(pytestconfig: pytest.Config) -> Mapping[str, Any]:
-    """Return the contexts by name, and tell by its own that mp_context is the plugin's."""
-    return pytestconfig.stash[SETTINGS].contexts
-
-
-@pytest.fixture(scope=settings.scope)
-def start_method(request: pytest.FixtureRequest, _startmethod: None) -> str:
-    """Name of the multiprocessing start method that the test runs under: "fork", for instance."""
-    if not hasattr(request, "param"):
-        pytest.fail(
-            "this test has no start method, as request.getfixturevalue() comes too late to make a "
-            "run for each: name the fixture among the arguments of the test",
-            pytrace=False,
-        )
-    return str(request.param)
-
-
-@pytest.fixture(scope=settings.scope)
-def mp_context(start_method: str, _startmethod_follows: Mapping[str, Any]) -> Any:  # noqa: ANN401 (a plugin's context is no BaseContext)
-    """Return the multiprocessing context of the test's start method.
-
-    It is what multiprocessing.get_context(start_method) returns, or what a plugin offers under that
-    name. The process-wide default stays as it is.
-    """
-    if start_method not in _startmethod_follows:  # a start_method of the suite's own
-        reason = selection.unsupported([start_method], list(_startmethod_follows))
-        pytest.fail(reason, pytrace=False)
-    return _startmethod_follows[start_method]
-
-
-@pytest.fixture(scope=settings.scope)
-def default_start_method(start_method: str, _startmethod_follows: Mapping[str, Any]) -> str:
-    """Make the test's start method the process-wide default while the test runs; return its name.
-
-    For code that calls multiprocessing.Process(), Pool() or ProcessPoolExecutor() itself. What was
-    the default before, or that none was set, is so again afterwards; a test that doesn't ask for
-    this fixture never sees it, whatever its scope.
-    """
-    # Once more, for request.getfixturevalue(); the hook around the test's run puts it back.
-    contexts.set_default(start_method)
-    return start_method
+    if config.stash[SETTINGS].selection.by_user:
+        return True
+    return any(items.start_method(test) or items.MARKER in test.keywords for test in tests)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_startmethod import report_file, summary
-from pytest_startmethod.results import Results, Run, with_method
+from pytest_startmethod.results import ASKS, OUTCOMES, Results, Run, with_method
 from pytest_startmethod.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -51,34 +51,42 @@ class Reporting:
 
     def __init__(self, config: pytest.Config, selected: Sequence[str], path: Path | None) -> None:
         self._config = config
+        self._selected = tuple(selected)
         self._path = path
-        self._results = Results(tuple(selected))
+        self._reports: list[tuple[pytest.TestReport, Run | None]] = []
+        self._places: dict[str, int] = {}
         self._shown_as: dict[str, str] = {}
-        self._unfinished: dict[str, Run] = {}
         self._shown: set[str] = set()
+        self._unfinished: dict[str, Run] = {}
         self._failed_subtests: Counter[str] = Counter()
+        # The test whose further runs stay on its line, and what the terminal knows the line by.
         self._begun: tuple[str, object] = ("", None)
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_logstart(self, nodeid: str) -> Generator[None, object, object]:
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Take note of the order of tests, whose reports come from the workers in any order."""
+        self._places = self._places or {nodeid: place for place, nodeid in enumerate(ids, 1)}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Keep the terminal from beginning a line with the item's id for each of its runs."""
+        begun, line = self._begun
         terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        again = terminal is not None and nodeid == self._begun[0]
-        if again:
-            terminal.currentfspath = self._begun[1]
-        result = yield
-        if terminal is not None and not again:
-            self._begun = nodeid, terminal.currentfspath
-        return result
+        if nodeid == begun and line is not None and terminal is not None:
+            terminal.currentfspath = line
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a report, and let that of a further run be shown by an id of its own."""
-        run = Run.of(report)
-        if run is None and report.when not in PHASES:
-            run = self._unfinished.get(report.nodeid)  # its worker of pytest-xdist has crashed
-        if _outcome(report) == "rerun" and (run is None or run.nodeid == report.nodeid):
-            self._begun = "", None  # pytest-rerunfailures begins a line for what is run anew
+        """Keep a report, and let that of a further run be shown by an id of its own."""
+        run = Run.told_by(report)
+        if run is None and report.when not in PHASES:  # its worker of pytest-xdist has crashed
+            run = self._unfinished.get(report.nodeid)
+        if run is None and report.outcome in OUTCOMES and report.when in PHASES:
+            if ASKS in report.keywords:
+                self._reports.append((report, None))
+            return
+        self._reports.append((report, run))
+        self._keep_line(report, run)
         if run is None:
             return
         self._unfinished[report.nodeid] = run
@@ -86,12 +94,17 @@ class Reporting:
             del self._unfinished[report.nodeid]
         if run.nodeid != report.nodeid:
             self._count_subtests(report, run)
-        seconds = getattr(report, "duration", 0.0)
-        self._results.add(run, _outcome(report), seconds, _last_line(report))
-        if run.nodeid != report.nodeid:
             self._rename(report, run)
-        else:
+        elif not run.asked:
             self._shown.add(run.nodeid)
+
+    def _keep_line(self, report: pytest.TestReport, run: Run | None) -> None:
+        nodeid, terminal = report.nodeid, self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.outcome not in OUTCOMES:  # pytest-rerunfailures begins one for what is run anew
+            if run is None or run.nodeid == nodeid:
+                self._begun = nodeid, None
+        elif nodeid != self._begun[0]:
+            self._begun = nodeid, getattr(terminal, "currentfspath", None)
 
     def _rename(self, report: pytest.TestReport, run: Run) -> None:
         self._shown_as[run.nodeid] = report.nodeid
@@ -131,7 +144,7 @@ class Reporting:
             if remembered:
                 cache.set(key, self._as_collected(remembered))
         if self._path:
-            report_file.write(self._path, self._results, pytest.__version__)
+            report_file.write(self._path, self._results(), pytest.__version__)
         return result
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -140,11 +153,29 @@ class Reporting:
             return
         width = self._config.get_terminal_writer().fullwidth
         verbosity = self._config.get_verbosity()
-        for line in summary.lines(self._results, verbosity, width):
+        for line in summary.lines(self._results(), verbosity, width):
             if line.separator:
                 terminalreporter.write_sep(line.separator, line.text, **line.markup)
             else:
                 terminalreporter.write_line(line.text, **line.markup)
+
+    def _results(self) -> Results:
+        """Count all reports: at the end, as that is much faster than beside the tests."""
+        results = Results(self._selected)
+        unfinished: dict[str, Run] = {}
+        for report, told in self._reports:
+            known = unfinished.get(report.nodeid) if report.when != "setup" else None
+            run = told or known or Run.of(report)
+            if run is None:
+                continue
+            unfinished[report.nodeid] = run
+            outcome = str(report.outcome)
+            if outcome == "skipped" and hasattr(report, "wasxfail"):
+                outcome = "xfailed"
+            last_line = _last_line(report) if outcome == "failed" else ""
+            place = self._places.get(run.nodeid) or self._places.get(run.test, 0)
+            results.add(run, outcome, getattr(report, "duration", 0.0), last_line, place)
+        return results
 
     def _as_collected(self, remembered: Any) -> Any:  # noqa: ANN401 (differs between pytest's versions)
         """Put the ids of items in the place of those that their runs are shown by.
@@ -160,14 +191,8 @@ class Reporting:
         return None if remembered in unseen else self._shown_as.get(remembered, remembered)
 
 
-def _outcome(report: pytest.TestReport) -> str:
-    return "xfailed" if report.skipped and hasattr(report, "wasxfail") else report.outcome
-
-
 def _last_line(report: pytest.TestReport) -> str:
     """Return the line of a failure that says what happened."""
-    if not report.failed:
-        return ""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = getattr(crash, "message", "") or report.longreprtext
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import pytest
+
 OUTCOMES = ("passed", "failed", "skipped", "xfailed")
+
+ASKS = "asks for its start method"
+"""Among the keywords of tests, and so of their reports, whose id ends with their start method."""
 
 
 class Run(NamedTuple):
-    """What a report tells of the run that it belongs to; it travels as a dict of plain values."""
+    """What a report tells of the run that it belongs to; it travels as a tuple of plain values."""
 
     start_method: str
     test: str
     """The test's node id, without the start method."""
     nodeid: str
     """The node id that the run is shown by."""
-    order: int = 0
-    """The place of the test in the order of collection."""
     first: str = ""
     """The start method of the item's first run, where this is a further one."""
     asked: bool = True
@@ -36,10 +39,21 @@ class Run(NamedTuple):
     """Under which other method that was made by which the run failed, where it was made before."""
 
     @classmethod
-    def of(cls, report: object) -> Run | None:
-        """Return the run that a report tells of, if it does."""
-        told = getattr(report, "start_method", None)
-        return None if told is None else cls(**told)
+    def told_by(cls, report: pytest.TestReport) -> Run | None:
+        """Return the run that a report tells of in full, if it does."""
+        told = vars(report).get("start_method")
+        return None if told is None else cls(*told)
+
+    @classmethod
+    def of(cls, report: pytest.TestReport) -> Run | None:
+        """Return the run of a report: one without processes tells by its id and properties alone."""
+        told = cls.told_by(report)
+        if told is not None:
+            return told
+        if ASKS not in report.keywords:
+            return None
+        own = next(str(value) for name, value in report.user_properties if name == "start_method")
+        return cls(own, without_method(report.nodeid, own), report.nodeid)
 
 
 @dataclass
@@ -63,14 +77,24 @@ class Results:
 
     selected: tuple[str, ...] = ()
     by_test: dict[str, dict[str, Result]] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+    """Of each test in the order of collection, where tests end in another order."""
 
-    def add(self, run: Run, outcome: str, seconds: float, last_line: str) -> None:
+    def add(
+        self, run: Run, outcome: str, seconds: float, last_line: str = "", place: int = 0
+    ) -> None:
         """Count one phase of a run; the worst phase is its outcome."""
-        runs = self.by_test.setdefault(run.test, {})
+        runs = self.by_test.get(run.test)
+        if runs is None:
+            runs = self.by_test[run.test] = {}
+        if place:
+            self.places[run.test] = min(place, self.places.get(run.test, place))
         if outcome not in OUTCOMES:  # pytest-rerunfailures' "rerun": the test is run anew
             runs.pop(run.start_method, None)
             return
-        result = runs.setdefault(run.start_method, Result(run))
+        result = runs.get(run.start_method)
+        if result is None:
+            result = runs[run.start_method] = Result(run)
         result.run = run
         result.seconds += seconds
         if outcome == "failed" or result.outcome == "passed":
@@ -78,12 +102,10 @@ class Results:
             result.last_line = result.last_line or last_line
 
     def tests(self) -> list[dict[str, Result]]:
-        """Return the results by start method of each test that ran under one, as collected.
-
-        Workers of pytest-xdist tell of them in any order.
-        """
-        tests = [dict(sorted(runs.items(), key=self._place)) for runs in self.by_test.values()]
-        return sorted(filter(None, tests), key=lambda runs: min(r.run.order for r in runs.values()))
+        """Return the results by start method of each test that ran under one, as collected."""
+        tests = sorted(self.by_test, key=lambda test: self.places.get(test, 0))
+        by_method = [dict(sorted(self.by_test[test].items(), key=self._column)) for test in tests]
+        return list(filter(None, by_method))
 
     def table(self) -> list[Row]:
         """Return a row for each start method, in run order."""
@@ -117,7 +139,7 @@ class Results:
         several = len(self.selected) > 1
         return several and run.used and not run.asked and len(self.by_test[run.test]) == 1
 
-    def _place(self, named: tuple[str, Result]) -> int:
+    def _column(self, named: tuple[str, Result]) -> int:
         name, _ = named
         return self.selected.index(name) if name in self.selected else len(self.selected)
 

@@ -57,22 +57,16 @@ class Watch:
         self._place: tuple[FrameType | None, int | None] = (None, None)
         self._since = 0.0
 
-    @property
-    def possible(self) -> bool:
-        """Whether a test can be watched: on POSIX, in the main thread, with a timeout."""
-        main = threading.current_thread() is threading.main_thread()
-        return SIGNAL is not None and main and self._timeout > 0
-
     def enter(self, *, begin: bool) -> None:
         """Let children be watched from the next start of one on; `begin` if there are some."""
-        self._watching = self.possible
+        self._watching = self._timeout > 0
         if begin:
             self._start()
 
     def leave(self) -> None:
         """Watch no longer, and handle the signal as before."""
-        if self._watching:
-            self._watching = False
+        self._watching = False
+        if self._handled_before is not None or self._running:
             self.stop()
             self._place = (None, None)  # a frame keeps its variables alive
             if SIGNAL is not None and self._handled_before is not None:
@@ -194,18 +188,32 @@ def _pool(frames: list[FrameType]) -> Pool | None:
     return None
 
 
-def answering_threads(but: Collection[threading.Thread]) -> list[threading.Thread]:
+def answering_threads(
+    but: Collection[threading.Thread], plugins: Collection[str]
+) -> list[threading.Thread]:
     """Return the threads that may still answer a wait: not this one, not those in `but`.
 
-    Nor those in which the standard library alone is at work for its pools, queues and executors.
+    Nor those that run the code of `plugins`, modules by their names, nor those in which the standard
+    library alone is at work for its pools, queues and executors.
     """
     frames = sys._current_frames()  # noqa: SLF001 (documented, for debuggers)
-    others = (thread for thread in threading.enumerate() if thread not in but)
+    own = {*but, threading.current_thread()}
+    others = {thread: frames.get(thread.ident or 0) for thread in threading.enumerate()}
     return [
         thread
-        for thread in others
-        if thread is not threading.current_thread() and not _serves(frames.get(thread.ident or 0))
+        for thread, frame in others.items()
+        if thread not in own and not _serves(frame) and not _is_of(plugins, thread, frame)
     ]
+
+
+def _is_of(plugins: Collection[str], thread: threading.Thread, frame: FrameType | None) -> bool:
+    """Tell whether a thread runs the code of a plugin of pytest's, or is to: pytest-timeout's."""
+    timer = getattr(thread, "function", None)  # of a threading.Timer, which may wait for its time
+    if timer is not None:
+        return getattr(timer, "__module__", "") in plugins
+    while frame is not None and _module(frame).startswith(THREADS):
+        frame = frame.f_back
+    return frame is not None and _module(frame) in plugins
 
 
 def _serves(frame: FrameType | None) -> bool:

@@ -2,189 +2,203 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import sys
 import threading
 import traceback
 import warnings
 from contextlib import suppress
+from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import pytest
 
-from pytest_startmethod import findings, hints, launch, stall
-from pytest_startmethod.children import LIBRARY, SESSION, Child, Owner, Recorder
+from pytest_startmethod import again, findings, hints, launch, reporting, stall
+from pytest_startmethod.children import Child, Owner, Recorder
 from pytest_startmethod.results import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Collection, Generator, Iterable, Sequence
     from types import FrameType
+
+# The hooks in which a test's own code runs, by names that pytest's documentation gives them.
+PHASES = ("pytest_runtest_setup", "pytest_runtest_call", "pytest_runtest_teardown")
 
 
 class Watch:
-    """The hooks that watch tests: a plugin of its own, registered with the first of them."""
+    """Watches tests; a plugin that is registered with the first process that one of them makes.
+
+    So a test that makes none costs next to nothing.
+    """
 
     def __init__(
-        self,
-        config: pytest.Config,
-        items: Sequence[pytest.Item],
-        contexts: Iterable[Any],
-        stall_timeout: float,
+        self, config: pytest.Config, contexts: Iterable[Any], stall_timeout: float
     ) -> None:
-        self._plugins = config.pluginmanager
-        preload = config.getini("start_method_preload")
-        self._launch = launch.Launch(preload, self._modules)
-        self._launch.install()
+        self._config = config
+        self._contexts = contexts
+        self._launch = launch.Launch(config.getini("start_method_preload"), self._modules)
         self._stall_timeout = stall_timeout
         self._stall = stall.Watch(stall_timeout, self._anyone_ended, self._on_stall)
-        self._recorder = Recorder(self._stall.paused)
-        self._recorder.install(contexts)
+        self._recorder = Recorder(self._owner, self._stall.paused)
         self._pid = os.getpid()
-        self._order = {item: place for place, item in enumerate(items)}
+        self._thread = 0
+        # Threads that were there before the first test.
+        self._strangers: frozenset[threading.Thread] = frozenset()
+        self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}
+        # Of what code under test keeps for later: pools, executors, managers, daemon processes.
+        self._library = Owner("the library", lasts=True)
         self.started_by_default = False
         """Whether the test started a process through the process-wide default."""
         # of the test that runs:
-        self._run = Run("", "", "")
         self._item: pytest.Item | None = None
+        self._nextitem: pytest.Item | None = None
+        self._method = self._expected = ""
+        # of the test, from its first process on:
         self._test: Owner | None = None
-        self._expected = ""
-        self._before: frozenset[Child] = frozenset()
-        self._dead: frozenset[Child] = frozenset()
+        self._run = Run("", "", "")
+        self._before: Collection[Child] = ()
+        self._dead: Collection[Child] = ()
+        self._judged = 0
         self._passed = False
         self._stderr = ""
-        # of fixtures, and of what ended and was not looked after yet:
-        self._fixtures: WeakKeyDictionary[pytest.FixtureDef[Any], Owner] = WeakKeyDictionary()
-        self._ended: list[Owner] = []
-        # Threads that were there before a test, or that pytest's plugins start for it.
-        self._strangers: set[threading.Thread] = set()
-        self._seen: list[threading.Thread] = []
 
-    def begin(self, item: pytest.Item, run: Run, expected: str) -> None:
-        """Watch a run of a test whose context starts processes by the `expected` method."""
-        self._item, self._expected = item, expected
-        self._run = run._replace(order=self._order.get(item, 0))
-        self._test = self._recorder.owner = Owner("the test")
-        self._before = frozenset(self._recorder.children)
-        self._dead = frozenset(child for child in self._before if child.has_ended())
+    def begin(
+        self, item: pytest.Item, nextitem: pytest.Item | None, method: str, expected: str
+    ) -> None:
+        """Watch a test under a start method, whose context starts processes by the `expected` one.
+
+        Nothing is patched before the first one.
+        """
+        if not self._thread:
+            self._thread = threading.get_ident()
+            self._strangers = frozenset(threading.enumerate())
+            self._config.add_cleanup(self._recorder.uninstall)
+            self._recorder.install(self._contexts)
+        self._item, self._nextitem, self._method, self._expected = item, nextitem, method, expected
+        self._test = None
         self.started_by_default = False
-        self._stall.enter(begin=bool(self._before))
+        if self._recorder.children or again.RUN in item.stash:
+            self._begin()
 
     def end(self) -> None:
         """Watch no longer."""
-        self._stall.leave()
-        self._recorder.owner = None
         if self._test is not None:
-            self._ended.append(self._test)
+            self._stall.leave()
+            self._test.ended = True
         self._item = self._test = None
-        self._seen = threading.enumerate()
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self) -> None:
-        """Take note of the threads that aren't the test's."""
-        now = threading.enumerate()  # not their number: one may have ended as another began
-        if now != self._seen:
-            self._strangers.update(set(now) - set(self._seen))
+    def _begin(self) -> Owner:
+        """Watch a test that makes processes, or that may use those of a wider fixture."""
+        assert self._item is not None
+        if not self._config.pluginmanager.is_registered(self):
+            self._config.pluginmanager.register(self, "startmethod-watch")
+            self._config.add_cleanup(self._launch.uninstall)
+            self._launch.install()
+            reporting.register(self._config)
+        self._run = again.run(self._item, self._method)
+        self._test = Owner("the test")
+        self._before = frozenset(self._recorder.children)
+        self._dead = [child for child in self._before if child.has_ended()]
+        self._judged = 0
+        self._passed, self._stderr = False, ""
+        self._stall.enter(begin=bool(self._before))
+        return self._test
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(
-        self, fixturedef: pytest.FixtureDef[Any]
-    ) -> Generator[None, object, object]:
-        """Let a fixture own what is made while it is set up."""
-        before = self._recorder.owner
-        if before is None:
-            return (yield)
-        owner = Owner(f"the fixture {fixturedef.argname!r}", lasts=fixturedef.scope != "function")
-        self._fixtures[fixturedef] = self._recorder.owner = owner
-        try:
-            return (yield)
-        finally:
-            self._recorder.owner = before
+    def _owner(self) -> Owner | None:
+        """Return whose it is what is made now: a fixture's, the test's or nobody's.
 
-    @pytest.hookimpl(wrapper=True, trylast=True)  # inside the capturing of output
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Warn of children that were started by another method."""
-        result = yield
-        if self._test is not None:
-            started = [child for child in self._started() if not child.owner.lasts]
-            _warn(item, findings.mismatch(started, self._expected))
-        return result
+        That is told by the hook that pytest is in.
+        """
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 (documented, for debuggers)
+        while frame is not None and frame.f_code.co_name not in PHASES:
+            if frame.f_code.co_name == "pytest_fixture_setup":
+                break
+            frame = frame.f_back
+        if frame is None or self._item is None:
+            return None
+        test = self._test or self._begin()
+        fixture = frame.f_locals.get("fixturedef")
+        if not isinstance(fixture, pytest.FixtureDef):
+            return test
+        if fixture not in self._fixtures:
+            lasts = fixture.scope != "function"
+            self._fixtures[fixture] = Owner(f"the fixture {fixture.argname!r}", lasts=lasts)
+            fixture.addfinalizer(partial(self._fixture_ended, fixture))
+        return self._fixtures[fixture]
 
-    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Note that what a fixture owns is to end with the test that runs."""
-        owner = self._fixtures.pop(fixturedef, None)
-        if owner is not None:
-            self._ended.append(owner)
-
-    @pytest.hookimpl(wrapper=True, trylast=True)  # right after the fixtures have ended
-    def pytest_runtest_teardown(
-        self, item: pytest.Item, nextitem: pytest.Item | None
-    ) -> Generator[None, object, object]:
-        """End what outlives its owner, and warn of it and of what crashed."""
-        try:
-            result = yield
-        except BaseException:
-            with suppress(pytest.fail.Exception):  # the first failure counts
-                _warn(item, *self._end(session=_is_last(nextitem)))
-            raise
-        _warn(item, *self._end(session=_is_last(nextitem)))
-        return result
+    def _fixture_ended(self, fixture: pytest.FixtureDef[Any]) -> None:
+        self._fixtures.pop(fixture).ended = True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Tell of the children in the report: of all to the summary, in a failure to the reader."""
+        """Warn of what is wrong, and tell of the children in the report.
+
+        Of all of them to the summary, in a failure also to the reader.
+        """
+        if self._test is None:
+            return (yield)
+        problem = _warn(item, self._found(call))
+        if problem is not None and call.excinfo is None:  # the first failure counts
+            call.excinfo = problem
         report = yield
-        told = self._run.asked or self._recorder.children or report.failed
-        if self._test is not None and told:
+        if self._recorder.children or report.failed:
             self._passed = report.when == "call" and report.passed
             self._stderr = report.capstderr if self._recorder.children else ""
             if report.when != "teardown":  # whose end they didn't outlive
                 self._look(item)
             if report.failed and call.excinfo:
                 self._explain(report, call.excinfo.value)
-            if self._run.asked or self._run.processes or self._run.used or self._run.hint:
-                # As an attribute it gets to the controller of pytest-xdist; its type may not.
-                vars(report)["start_method"] = self._run._asdict()
+        if self._run.asked or self._run.processes or self._run.used or self._run.hint:
+            # As an attribute it gets to the controller of pytest-xdist; its type may not.
+            vars(report)["start_method"] = tuple(self._run)
         return report
+
+    def pytest_runtest_logfinish(self) -> None:
+        """Watch no longer, as the test is over."""
+        self.end()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
         """End what is left where the run was stopped before its last test."""
         result = yield
         for warning in self._end(session=True):
-            if warning is not None:
-                with suppress(Warning):  # made an error by the user: too late for any test
-                    warnings.warn(warning, stacklevel=1)
+            with suppress(Warning):  # made an error by the user: too late for any test
+                warnings.warn(warning, stacklevel=1)
         return result
 
-    def pytest_unconfigure(self) -> None:
-        """Put back what was patched."""
-        self._recorder.uninstall()
-        self._launch.uninstall()
+    def _found(self, call: pytest.CallInfo[None]) -> Sequence[Warning]:
+        """Return what is wrong with the children at the end of a phase of the test."""
+        if call.when == "call" and call.excinfo is None:
+            started = [child for child in self._started() if not child.owner.lasts]
+            new, self._judged = started[self._judged :], len(started)  # subtests have a call each
+            return findings.mismatch(new, self._expected)
+        if call.when == "teardown":
+            if self._test is not None:
+                self._test.ended = True
+            # No item, or one without nodes to keep: see `again._Keeper`.
+            return self._end(session=self._nextitem is None or not self._nextitem.listchain())
+        return []
 
-    def _end(self, *, session: bool) -> list[Warning | None]:
+    def _end(self, *, session: bool) -> list[Warning]:
         """End what outlives the test, the fixtures that ended with it, or the session."""
-        ended = {*self._ended, *filter(None, [self._test]), *([SESSION] if session else [])}
-        self._ended = []
-        if not self._recorder.children:
-            return []
-        for child in self._recorder.of(ended):
+        self._recorder.session.ended = session
+        for child in self._recorder.ended():
             if child.kept and not child.owner.lasts and self._is_of_library(child):
-                child.owner = LIBRARY
-        leaked = self._recorder.stop(ended)
-        self._recorder.settle_all(self._recorder.of(ended))
+                self._recorder.give(child, self._library)
+        leaked = self._recorder.stop()
+        self._recorder.settle_all(self._recorder.ended())
         crashed = [c for c in self._started() if c.crashed and not c.reported and c not in leaked]
         for child in crashed:
             child.reported = True
-        self._recorder.forget(self._recorder.of(ended))
+        self._recorder.forget(self._recorder.ended())
         self._launch.test_ended()
-        crash = findings.crash(crashed, self._stderr) if self._passed else None
-        return [crash, findings.leak(leaked)]
+        crash = findings.crash(crashed, self._stderr) if self._passed else []
+        return [*crash, *findings.leak(leaked)]
 
     def _is_of_library(self, child: Child) -> bool:
         """Tell whether code under test started a child, in a test that asked for no start method.
@@ -202,15 +216,14 @@ class Watch:
         started = self._started()
         own = [child for child in started if not child.owner.lasts]
         wider = {self._fixtures[f] for f in self._fixtures if f.argname in _fixtures(item)}
-        used = [c for c in self._recorder.of(wider) if c.owner.lasts]
+        used = [c for c in self._recorder.children if c.owner.lasts and c.owner in wider]
         by_method = [c for c in (*own, *used) if c.start_method == self._expected]
         self._run = self._run._replace(
             processes=len(started),
             proven=bool(by_method),
             used=bool(used),
         )
-        default = multiprocessing.get_start_method(allow_none=True)
-        self.started_by_default = default == self._expected and any(c in by_method for c in own)
+        self.started_by_default = any(c.by_default and c in by_method for c in own)
 
     def _explain(self, report: pytest.TestReport, error: BaseException) -> None:
         """Add what is known of the children of a failing test, and of the cause."""
@@ -226,10 +239,16 @@ class Watch:
 
     def _modules(self) -> list[ModuleType]:
         """Return the modules of the test and of all conftests, where targets of processes are."""
-        plugins = self._plugins.get_plugins()
+        plugins = self._config.pluginmanager.get_plugins()
         conftests = [p for p in plugins if isinstance(p, ModuleType) and _is_conftest(p)]
         module = self._item and self._item.getparent(pytest.Module)
         return [*conftests, *([module.obj] if module else [])]
+
+    def _plugins(self) -> set[str]:
+        """Return the modules of pytest's plugins, whose threads aren't the test's."""
+        plugins = self._config.pluginmanager.get_plugins()
+        named = {p.__name__ if isinstance(p, ModuleType) else type(p).__module__ for p in plugins}
+        return {name for name in named if name.rpartition(".")[2] != "conftest"}
 
     def _started(self) -> list[Child]:
         """Return the children that were started while the test ran."""
@@ -250,7 +269,7 @@ class Watch:
         if (
             not dead
             and all(child.has_ended() for child in children)
-            and not stall.answering_threads(self._strangers)
+            and not stall.answering_threads(self._strangers, self._plugins())
             and not active_children()
         ):
             self._recorder.settle(ask=lambda _: True)
@@ -267,19 +286,17 @@ def _is_conftest(module: ModuleType) -> bool:
     return module.__name__.rpartition(".")[2] == "conftest"
 
 
-def _is_last(nextitem: pytest.Item | None) -> bool:
-    return nextitem is None or not nextitem.listchain()  # see `again._Keeper`
-
-
-def _warn(item: pytest.Item, *found: Warning | None) -> None:
-    """Warn at a test; where the user makes the warning an error, fail by its text."""
-    __tracebackhide__ = True
+def _warn(item: pytest.Item, found: Iterable[Warning]) -> pytest.ExceptionInfo[Any] | None:
+    """Warn at a test; return the failure of those that the user makes errors."""
     errors = []
     for warning in found:
-        if warning is not None:
-            try:
-                item.warn(warning)
-            except Warning as error:
-                errors.append(f"{type(error).__name__}: {error}")
-    if errors:
-        pytest.fail("\n".join(errors), pytrace=False)
+        try:
+            item.warn(warning)
+        except Warning as error:
+            errors.append(f"{type(error).__name__}: {error}")
+    try:
+        if errors:
+            pytest.fail("\n".join(errors), pytrace=False)
+    except pytest.fail.Exception as failure:
+        return pytest.ExceptionInfo.from_exception(failure)
+    return None

@@ -192,21 +192,6 @@ def test_hint_set_start_method_at_import(
     assert all(hint.startswith("set_start_method() runs when a child imports") for hint in found)
 
 
-def test_hint_set_start_method_for_the_second_time(
-    pytester: pytest.Pytester, hints_of: Callable[..., list[str]]
-) -> None:
-    pytester.makepyfile("""
-        import multiprocessing
-
-        def test_it(default_start_method):
-            multiprocessing.set_start_method("spawn")
-            multiprocessing.set_start_method("spawn")
-    """)
-    found = hints_of(failed=len(METHODS))
-    assert len(found) == len(METHODS)
-    assert all(hint.startswith("set_start_method() runs when a child imports") for hint in found)
-
-
 def test_hint_processes_that_start_at_import(
     pytester: pytest.Pytester, hints_of: Callable[..., list[str]]
 ) -> None:

@@ -232,26 +232,29 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
     context: Any = multiprocessing.get_context(method)
     patched = multiprocessing.process.BaseProcess
     before = patched.start, patched.__init__
-    recorder = Recorder(lambda _: nullcontext())
+    owner: Owner | None = None
+    recorder = Recorder(lambda: owner, lambda _: nullcontext())
     recorder.install([context])
     try:
         nobodys = context.Process(target=os.getpid)
-        owner = recorder.owner = Owner("me")
+        owner = me = Owner("me")
         mine = context.Process(target=os.getpid)
-        recorder.owner = None
+        owner = None
         nobodys.start()
         mine.start()
         here = "test_record.py"
         assert [(c.name, c.pid, c.start_method, c.owner) for c in recorder.children] == [
-            (mine.name, mine.pid, method, owner)
+            (mine.name, mine.pid, method, me)
         ]
         assert here in recorder.children[0].place
         nobodys.join()
         mine.join()
         recorder.settle()
         assert recorder.children[0].exitcode == 0
-        assert recorder.stop([owner]) == []
-        recorder.forget(recorder.of([owner]))
+        assert recorder.ended() == []
+        me.ended = True
+        assert recorder.stop() == []
+        recorder.forget(recorder.ended())
         assert recorder.children == []
     finally:
         recorder.uninstall()

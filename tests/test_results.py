@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_startmethod.results import Results, Run, with_method, without_method
+from pytest_startmethod.results import ASKS, Results, Run, with_method, without_method
 
 THREE = ("fork", "spawn", "forkserver")
 
@@ -37,12 +37,21 @@ def test_a_run_is_shown_by_its_test_and_its_method(nodeid: str, method: str, sho
     assert without_method(shown, method) == nodeid
 
 
-def test_a_run_travels_as_plain_values() -> None:
-    class Report:
-        start_method = Run("fork", "x", "x[fork]")._asdict()
+def report(*keywords: str) -> pytest.TestReport:
+    told, where, names = [("start_method", "fork")], ("x.py", 0, "x"), dict.fromkeys(keywords, 1)
+    return pytest.TestReport("x[fork]", where, names, "passed", None, "call", user_properties=told)  # type: ignore[arg-type]
 
-    assert Run.of(Report()) == Run("fork", "x", "x[fork]")
-    assert Run.of(object()) is None
+
+def test_a_run_travels_as_plain_values() -> None:
+    run = Run("fork", "x", "x[1-fork]", processes=2)
+    telling = report()
+    vars(telling)["start_method"] = tuple(run)
+    assert Run.of(telling) == run
+
+
+def test_a_run_without_processes_is_told_by_the_id_and_properties_of_a_test_that_asks() -> None:
+    assert Run.of(report(ASKS)) == Run("fork", "x", "x[fork]")
+    assert Run.of(report()) is None
 
 
 def test_the_worst_phase_is_the_outcome_and_its_first_failure_is_told() -> None:
@@ -72,14 +81,16 @@ def test_what_is_run_anew_counts_once() -> None:
 
 
 def test_the_order_is_that_of_collection_and_of_methods_whoever_reports_first() -> None:
-    made = results(
-        told("late", "fork", "failed", order=9),
-        told("early", "other", order=4),
-        told("early", "forkserver", order=3),
-        told("early", "fork", order=1),
-        told("late", "spawn", order=8),
-        told("middle", "spawn", order=5),
-    )
+    made = Results(THREE)
+    for place, (run, outcome) in {
+        9: told("late", "fork", "failed"),
+        4: told("early", "other"),
+        3: told("early", "forkserver"),
+        1: told("early", "fork"),
+        8: told("late", "spawn"),
+        5: told("middle", "spawn"),
+    }.items():
+        made.add(run, outcome, 0, place=place)
     assert [[*runs] for runs in made.tests()] == [
         ["fork", "forkserver", "other"],
         ["spawn"],

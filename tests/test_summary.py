@@ -149,7 +149,7 @@ def test_no_line_is_wider_than_the_terminal_and_the_outcomes_are_never_cut_off()
 def test_twenty_differing_tests_are_shown_in_full() -> None:
     made = Results(THREE)
     for number in range(23):
-        run = FULL._replace(test=f"a.py::test_x[{number}]", order=number)
+        run = FULL._replace(test=f"a.py::test_x[{number}]")
         made.add(run, "passed", 0, "")
         made.add(run._replace(start_method="spawn"), "failed", 0, "why")
     shown = told(made)
