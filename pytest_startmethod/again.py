@@ -137,7 +137,7 @@ class _Runs:
         )
 
     def begin_next(self) -> None:
-        """Give the item what belongs to its next run: none to that of an item as it was collected."""
+        """Give the item what belongs to its next run: nothing if it runs as it was collected."""
         self._begun += 1
         if self._begun > 1 or self._asked:
             self._change(self._params[self._begun - 1], again=self._begun > 1)

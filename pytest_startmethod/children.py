@@ -13,9 +13,7 @@ import traceback
 import weakref
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.managers import BaseManager
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
@@ -24,7 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from multiprocessing.managers import BaseManager
     from types import FrameType
+
+    Maker = Pool | ProcessPoolExecutor | BaseManager
 
 GRACE = 1.0
 """Seconds that a child may take to end by itself, and then again to obey a signal."""
@@ -39,9 +40,7 @@ FAULTS = frozenset(
 )
 
 # Each starts processes for those who use it, at times of its own.
-Maker = Pool | ProcessPoolExecutor | BaseManager
-MAKERS = (Pool, ProcessPoolExecutor, BaseManager)
-
+POOLS = (Pool, ProcessPoolExecutor)
 
 # Whose frames don't say who starts a process.
 PASSED_ON = ("multiprocessing.", "concurrent.futures.", "threading", "pytest_startmethod.")
@@ -59,26 +58,35 @@ class Owner:
         self.ended = False
 
 
-@dataclass(eq=False)
 class Child:
     """A process that was started, the exit code from when it is known on."""
 
-    popen: Any
-    """What multiprocessing started it by; None from when the exit code is known: it holds files."""
-    name: str
-    pid: int
-    start_method: str
-    """The method that really started it."""
-    place: str
-    """The line that started it."""
-    maker: Maker | None
-    owner: Owner
-    kept: bool
-    """Whether code may keep it for later, as it ends by itself when Python exits."""
-    by_default: bool
-    """Whether its method was the process-wide default."""
-    exitcode: int | None = None
-    reported: bool = False
+    def __init__(
+        self,
+        process: BaseProcess,
+        popen: Any,  # noqa: ANN401 (a private class, another for each start method)
+        place: str,
+        maker: Maker | None,
+        owner: Owner,
+    ) -> None:
+        self.popen = popen
+        """What started it; None from when the exit code is known: it holds files."""
+        self.name = process.name
+        self.pid: int = getattr(popen, "pid", process.pid) or 0
+        # What started a process alone knows by which method, since Python 3.4. Where it goes
+        # missing the child is still recorded, and its end is not watched.
+        self.start_method: str = getattr(popen, "method", "unknown")
+        """The method that really started it."""
+        self.by_default = self.start_method == multiprocessing.get_start_method(allow_none=True)
+        """Whether that was the process-wide default."""
+        self.place = place
+        """The line that started it."""
+        self.maker = maker
+        self.owner = owner
+        self.kept = maker is not None or process.daemon
+        """Whether code may keep it for later, as it ends by itself when Python exits."""
+        self.exitcode: int | None = None
+        self.reported = False
 
     @property
     def crashed(self) -> bool:
@@ -100,7 +108,7 @@ class Child:
     @property
     def is_asked_for(self) -> bool:
         """Whether a thread of a pool or an executor asks for the exit code."""
-        return isinstance(self.maker, Pool | ProcessPoolExecutor)
+        return isinstance(self.maker, POOLS)
 
     def settle(self, *, ask: bool) -> None:
         """Take note of the exit code where it is known; `ask` for it as `Process.exitcode` does.
@@ -170,7 +178,7 @@ class Recorder:
         starting = {BaseProcess, *filter(None, map(_process_base, contexts))}
         for base in starting:
             self._patch(base, "start", self._wrap_start)
-        for made in (*starting, SemLock, *MAKERS):
+        for made in (*starting, SemLock, *POOLS):
             self._patch(made, "__init__", self._wrap_init)
 
     def uninstall(self) -> None:
@@ -265,8 +273,6 @@ class Recorder:
                 except BaseException as error:
                     self._record(process, _interrupted(error))
                     raise
-                # What started a process alone knows by which method, since Python 3.4. Where it
-                # goes missing the child is still recorded, and its end is not watched.
                 return self._record(process, getattr(process, "_popen", None))
 
         return start
@@ -274,14 +280,10 @@ class Recorder:
     def _record(self, process: BaseProcess, popen: Any) -> None:  # noqa: ANN401 (as that of Child)
         self.settle()  # so that the descriptors of those who are gone go, too
         place, maker = _origin(sys._getframe(2), self._owners)  # noqa: SLF001 (no other way to see who calls, on CPython)
-        owner = self._owners.get(process if maker is None else maker, self.session)
-        pid = getattr(popen, "pid", process.pid)
-        if owner is not None and pid is not None:
-            method = getattr(popen, "method", "unknown")
-            kept = maker is not None or process.daemon
-            by_default = method == multiprocessing.get_start_method(allow_none=True)
-            child = Child(popen, process.name, pid, method, place, maker, owner, kept, by_default)
-            self.children.append(child)
+        # A manager's only process is made by whoever starts it.
+        owner = self._owners.get(maker if isinstance(maker, POOLS) else process, self.session)
+        if owner is not None and getattr(popen, "pid", process.pid) is not None:
+            self.children.append(Child(process, popen, place, maker, owner))
 
 
 def _interrupted(error: BaseException) -> Any:  # noqa: ANN401 (as that of Child)
@@ -326,8 +328,12 @@ def _origin(frame: FrameType | None, owners: Owners) -> tuple[str, Maker | None]
 def _maker(frame: FrameType, owners: Owners) -> Maker | None:
     """Return the pool, executor or manager whose method a frame runs."""
     this = frame.f_locals.get("self")
-    if isinstance(this, MAKERS):
+    if isinstance(this, POOLS):
         return this
+    managers = sys.modules.get("multiprocessing.managers")  # there where there is a manager
+    if managers is not None and isinstance(this, managers.BaseManager):
+        manager: BaseManager = this
+        return manager
     # A pool's own thread knows its list of workers alone, as `pool`, and not the Pool itself: it
     # would live for ever. Where a Python version names them otherwise the test owns the worker.
     workers = frame.f_locals.get("pool")

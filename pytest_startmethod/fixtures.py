@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,43 +10,45 @@ import pytest
 from pytest_startmethod import contexts, selection, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+
+    from pytest_startmethod.settings import Settings
+
+NAMES = ("start_method", "mp_context", "default_start_method")
 
 
-class Fixtures:
-    """The fixtures: a plugin of its own, which knows the contexts by name.
+def plugin(known: Settings) -> ModuleType:
+    """Return the fixtures as a plugin, made for a run of pytest.
 
-    A function would ask for `request` to find them, which takes pytest 9.2 longer than all the rest.
+    So they know what there is, and don't ask for `request`, which takes pytest 9.2 longer than all
+    the rest.
     """
 
-    def __init__(self, known: Mapping[str, Any]) -> None:
-        self._known = known
-
     @pytest.fixture(scope=settings.scope)
-    def start_method(self, request: pytest.FixtureRequest) -> str:
-        """Name of the multiprocessing start method that the test runs under: "fork", for instance."""
-        if not hasattr(request, "param"):
+    def start_method() -> str:
+        """Name of the multiprocessing start method that the test runs under, such as "fork"."""
+        if known.test.parameter is None:
             pytest.fail(
                 "this test has no start method, as request.getfixturevalue() comes too late to "
                 "make a run for each: name the fixture among the arguments of the test",
                 pytrace=False,
             )
-        return str(request.param)
+        return known.test.parameter
 
     @pytest.fixture(scope=settings.scope)
-    def mp_context(self, start_method: str) -> Any:  # noqa: ANN401 (a plugin's context is no BaseContext)
+    def mp_context(start_method: str) -> Any:  # noqa: ANN401 (a plugin's context is no BaseContext)
         """Return the multiprocessing context of the test's start method.
 
         It is what multiprocessing.get_context(start_method) returns, or what a plugin offers under
         that name. The process-wide default stays as it is.
         """
-        if start_method not in self._known:  # a start_method of the suite's own
-            pytest.fail(selection.unsupported([start_method], list(self._known)), pytrace=False)
-        return self._known[start_method]
+        if start_method not in known.contexts:  # a start_method of the suite's own
+            pytest.fail(selection.unsupported([start_method], list(known.contexts)), pytrace=False)
+        return known.contexts[start_method]
 
     @pytest.fixture(scope=settings.scope)
-    def default_start_method(self, start_method: str) -> Iterator[str]:
-        """Make the test's start method the process-wide default while the test runs; its name.
+    def default_start_method(start_method: str) -> Iterator[str]:
+        """Make the test's start method the process-wide default while it runs; return its name.
 
         For code that calls multiprocessing.Process(), Pool() or ProcessPoolExecutor() itself. What
         was the default before, or that none was set, is so again afterwards; a test that doesn't
@@ -57,3 +60,7 @@ class Fixtures:
         yield start_method
         if before != wanted:
             before.restore()
+
+    made = ModuleType(__name__, __doc__)
+    vars(made).update(zip(NAMES, (start_method, mp_context, default_start_method), strict=True))
+    return made

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
-from pytest_startmethod import selection, settings
+from pytest_startmethod import selection
 from pytest_startmethod.settings import SETTINGS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MARKER = "start_methods"
 MARKER_HELP = (
@@ -19,13 +16,7 @@ MARKER_HELP = (
     "for none of the fixtures mp_context, start_method, default_start_method gets the last of them."
 )
 
-FIXTURES = ("start_method", "mp_context", "default_start_method")
 INJECTED = ("start_method", "default_start_method")
-
-PARAMETRIZED_TWICE = (
-    "parametrizes start_method itself, which the plugin does for its fixtures and marker: name the "
-    "start methods by @pytest.mark.start_methods instead"
-)
 
 ParameterSet = type(pytest.param())
 
@@ -68,24 +59,6 @@ def fixtures(item: pytest.Item) -> list[str]:
     return getattr(item, "fixturenames", [])
 
 
-def parametrize(metafunc: pytest.Metafunc) -> None:
-    """Make one run of a test for each of its start methods."""
-    test, names = metafunc.definition, metafunc.fixturenames
-    marked = is_marked(test)
-    if not marked and "start_method" not in names:  # which the other fixtures ask for
-        return
-    by_suite = _parametrized(metafunc)
-    if "start_method" in by_suite:
-        if marked or any(_is_ours(metafunc, name) for name in FIXTURES):
-            _fail_collection(test, PARAMETRIZED_TWICE)
-    elif marked or _is_ours(metafunc, "start_method"):
-        if "start_method" not in names:
-            names[:0] = INJECTED
-        params = runs(test, needs_default="default_start_method" in names)
-        scope = settings.scope("start_method", test.config)
-        metafunc.parametrize("start_method", params, indirect=True, scope=scope)
-
-
 def runs(test: pytest.Function, *, needs_default: bool) -> list[Any]:
     """Return what start_method is parametrized with; a bad marker fails the collection."""
     chosen = test.config.stash[SETTINGS].selection
@@ -107,47 +80,14 @@ def runs(test: pytest.Function, *, needs_default: bool) -> list[Any]:
             pytest.param(StartMethod(name), id=name, marks=[*marks.get(name, ()), *_skip(reason)])
             for name, reason in planned
         ]
-    _fail_collection(test, f"@pytest.mark.start_methods {problem}")
+    fail_collection(test, f"@pytest.mark.start_methods {problem}")
 
 
 def _skip(reason: str | None) -> list[pytest.MarkDecorator]:
     return [] if reason is None else [pytest.mark.skip(reason=reason)]
 
 
-def _fail_collection(test: pytest.Function, problem: str) -> NoReturn:
+def fail_collection(test: pytest.Function, problem: str) -> NoReturn:
     """End the collection of the test's file with one line, and let other files run."""
     test.config.option.continue_on_collection_errors = True
     pytest.fail(f"{test.nodeid}: {problem}", pytrace=False)
-
-
-def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
-    """Return the names that the suite itself gives parameters, and drop what those replace.
-
-    pytest drops the fixtures behind such a name too, but only after its hook. There is no public
-    way to either (pytest 8.0 to 9.2): where the attributes go missing, what a pytest_generate_tests
-    of the suite's parametrizes isn't seen, and pytest refuses to do so twice.
-    """
-    calls = getattr(metafunc, "_calls", ())
-    info = getattr(metafunc.definition, "_fixtureinfo", None)
-    if calls and info is not None:
-        info.prune_dependency_tree()
-    return {name for call in calls for name in call.params}
-
-
-def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
-    """Tell whether a test's fixture of this name is the plugin's, and not one of the suite's.
-
-    With those the plugin has no business. There is no public way to tell (pytest 8.0 to 9.2): where
-    the attribute goes missing, a fixture of the suite's by such a name counts as the plugin's.
-    """
-    if name not in metafunc.fixturenames:
-        return False
-    known = getattr(metafunc, "_arg2fixturedefs", None)
-    if known is None:
-        return True
-    for fixture in reversed(known.get(name, ())):  # none of a parameter
-        if fixture.func.__module__ == f"{__package__}.fixtures":
-            return True
-        if name not in fixture.argnames:  # one that overrides ours, and doesn't ask for it
-            return False
-    return False

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
-
 import pytest
 
-from pytest_startmethod import fixtures, hookspecs, items, settings
-from pytest_startmethod.settings import SETTINGS
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
+from pytest_startmethod import hookspecs
 
 # What only a run of tests needs is imported where it is used: "pytest --version" is to be as fast
 # as without the plugin.
@@ -70,67 +63,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Set the process-wide default before a conftest can look at it."""
-    settings.set_default_early(early_config)
+    if early_config.known_args_namespace.start_method or early_config.getini("start_methods"):
+        from pytest_startmethod import settings
+
+        settings.set_default_early(early_config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Find out what there is and what is selected: a user's mistake ends the run here."""
+    from pytest_startmethod import collection, fixtures, items, settings
+
     config.addinivalue_line("markers", items.MARKER_HELP)
-    known = config.stash[SETTINGS] = settings.read(config)
-    config.pluginmanager.register(fixtures.Fixtures(known.contexts), "startmethod-fixtures")
+    known = config.stash[settings.SETTINGS] = settings.read(config)
+    config.pluginmanager.register(fixtures.plugin(known), "startmethod-fixtures")
+    hooks = collection.Collection(known.selection)
+    config.pluginmanager.register(hooks, "startmethod-collection")
     if getattr(config.option, "dist", "no") != "no" or config.option.start_method_report:
         from pytest_startmethod import reporting
 
         reporting.register(config)  # here, as pytest-xdist has the tests in other processes
-
-
-def pytest_report_header(config: pytest.Config) -> str:
-    """Say which start methods tests run under."""
-    from pytest_startmethod import summary
-
-    return summary.header(config.stash[SETTINGS].selection)
-
-
-@pytest.hookimpl(trylast=True)  # so that the start method is the last part of a test's id
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make one run of a test for each of its start methods."""
-    items.parametrize(metafunc)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Find bad markers on a `unittest.TestCase`, whose tests pytest doesn't parametrize."""
-    report = yield
-    imported = sys.modules.get("unittest")  # as it is wherever there is a TestCase
-    if (
-        imported
-        and isinstance(collector, pytest.Class)
-        and issubclass(collector.obj, imported.TestCase)
-    ):
-        try:
-            for test in report.result:
-                if isinstance(test, pytest.Function) and items.is_marked(test):
-                    items.runs(test, needs_default=True)
-        except pytest.fail.Exception as error:
-            report.outcome, report.longrepr, report.result = "failed", str(error), []
-    return report
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(
-    config: pytest.Config,
-    items: list[pytest.Item],  # the hook's name for them hides the module
-) -> None:
-    """Deselect what a marker names and the user didn't select, and prepare the runs."""
-    if _any_concerned(config, items):
-        from pytest_startmethod import running
-
-        running.prepare(config, items)
-
-
-def _any_concerned(config: pytest.Config, tests: list[pytest.Item]) -> bool:
-    if config.stash[SETTINGS].selection.by_user:
-        return True
-    return any(items.start_method(test) or items.MARKER in test.keywords for test in tests)

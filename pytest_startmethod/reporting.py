@@ -51,9 +51,9 @@ class Reporting:
 
     def __init__(self, config: pytest.Config, selected: Sequence[str], path: Path | None) -> None:
         self._config = config
-        self._selected = tuple(selected)
+        self._selected = selected
         self._path = path
-        self._reports: list[tuple[pytest.TestReport, Run | None]] = []
+        self._reports: list[pytest.TestReport] = []
         self._places: dict[str, int] = {}
         self._shown_as: dict[str, str] = {}
         self._shown: set[str] = set()
@@ -78,14 +78,14 @@ class Reporting:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep a report, and let that of a further run be shown by an id of its own."""
-        run = Run.told_by(report)
-        if run is None and report.when not in PHASES:  # its worker of pytest-xdist has crashed
-            run = self._unfinished.get(report.nodeid)
-        if run is None and report.outcome in OUTCOMES and report.when in PHASES:
+        if Run.told_by(report) is None and report.when in PHASES and report.outcome in OUTCOMES:
             if ASKS in report.keywords:
-                self._reports.append((report, None))
+                self._reports.append(report)
             return
-        self._reports.append((report, run))
+        if report.when not in PHASES and report.nodeid in self._unfinished:
+            self._unfinished[report.nodeid].tell(report)  # its worker of pytest-xdist has crashed
+        self._reports.append(report)
+        run = Run.told_by(report)
         self._keep_line(report, run)
         if run is None:
             return
@@ -163,17 +163,19 @@ class Reporting:
         """Count all reports: at the end, as that is much faster than beside the tests."""
         results = Results(self._selected)
         unfinished: dict[str, Run] = {}
-        for report, told in self._reports:
-            known = unfinished.get(report.nodeid) if report.when != "setup" else None
-            run = told or known or Run.of(report)
+        for report in self._reports:
+            nodeid = report.nodeid
+            run = Run.told_by(report) or (
+                Run.of(report) if report.when == "setup" else unfinished.get(nodeid)
+            )
             if run is None:
                 continue
-            unfinished[report.nodeid] = run
+            unfinished[nodeid] = run
             outcome = str(report.outcome)
             if outcome == "skipped" and hasattr(report, "wasxfail"):
                 outcome = "xfailed"
             last_line = _last_line(report) if outcome == "failed" else ""
-            place = self._places.get(run.nodeid) or self._places.get(run.test, 0)
+            place = self._places.get(nodeid) or self._places.get(run.test, 0)
             results.add(run, outcome, getattr(report, "duration", 0.0), last_line, place)
         return results
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pytest
 
@@ -44,26 +43,34 @@ class Run(NamedTuple):
         told = vars(report).get("start_method")
         return None if told is None else cls(*told)
 
+    def tell(self, report: pytest.TestReport) -> None:
+        """Let a report tell of the run, by what gets to the controller of pytest-xdist."""
+        vars(report)["start_method"] = tuple(self)  # its own type may not
+
     @classmethod
     def of(cls, report: pytest.TestReport) -> Run | None:
-        """Return the run of a report: one without processes tells by its id and properties alone."""
-        told = cls.told_by(report)
-        if told is not None:
-            return told
+        """Return the run of a test that asks for its start method, by its id and properties alone.
+
+        So tell the reports of tests that started no process.
+        """
         if ASKS not in report.keywords:
             return None
+        nodeid = report.nodeid
         own = next(str(value) for name, value in report.user_properties if name == "start_method")
-        return cls(own, without_method(report.nodeid, own), report.nodeid)
+        return cls(own, without_method(nodeid, own), nodeid)
 
 
-@dataclass
+# Plain classes: a dataclass takes as long to make as its module takes to import.
+
+
 class Result:
     """How one run ended."""
 
-    run: Run
-    outcome: str = "passed"
-    seconds: float = 0.0
-    last_line: str = ""
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.outcome = "passed"
+        self.seconds = 0.0
+        self.last_line = ""
 
     @property
     def made_before(self) -> bool:
@@ -71,14 +78,14 @@ class Result:
         return self.outcome == "failed" and bool(self.run.made_under)
 
 
-@dataclass
 class Results:
     """All that ended so far, by test and start method."""
 
-    selected: tuple[str, ...] = ()
-    by_test: dict[str, dict[str, Result]] = field(default_factory=dict)
-    places: dict[str, int] = field(default_factory=dict)
-    """Of each test in the order of collection, where tests end in another order."""
+    def __init__(self, selected: Sequence[str]) -> None:
+        self.selected = tuple(selected)
+        self.by_test: dict[str, dict[str, Result]] = {}
+        self.places: dict[str, int] = {}
+        """Of each test in the order of collection, where tests end in another order."""
 
     def add(
         self, run: Run, outcome: str, seconds: float, last_line: str = "", place: int = 0
@@ -147,14 +154,14 @@ class Results:
         return (result for runs in self.tests() for result in runs.values())
 
 
-@dataclass
 class Row:
     """A row of the table."""
 
-    start_method: str
-    outcomes: Counter[str] = field(default_factory=Counter)
-    processes: int = 0
-    seconds: float = 0.0
+    def __init__(self, start_method: str) -> None:
+        self.start_method = start_method
+        self.outcomes: Counter[str] = Counter()
+        self.processes = 0
+        self.seconds = 0.0
 
 
 def _differs(results: Iterable[Result]) -> bool:

@@ -65,6 +65,8 @@ class Running:
         self._starts_by = {name: contexts.starts_by(made[name]) for name in made}
         self._defaults = {name: contexts.Default.of(name) for name in chosen.methods.standard}
         self._unasked = chosen.process_default
+        self._default = self._defaults.get(self._unasked or "")
+        self._test = settings.test
         # What the process-wide default was before the tests under a start method that run now.
         self._before: contexts.Default | None = None
         self._watch = Watch(config, settings.contexts.values(), settings.stall_timeout)
@@ -78,14 +80,14 @@ class Running:
     )  # and no wrapper: many tests pay for it, and few start a process
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Let a test run with its process-wide default, whatever was done to it before."""
-        run = item.stash.get(RUN, None)
-        asked = run.start_method if run else items.start_method(item)
-        method = asked or self._unasked
+        own = self._test.parameter = items.start_method(item)
+        method, sets_default = own or self._unasked, items.asks_for_default(item)
+        if RUN in item.stash:
+            method, sets_default = item.stash[RUN].start_method, True
         if method is None:
             self._leave()
             return
-        sets_default = asked is None or run is not None or items.asks_for_default(item)
-        default = self._defaults.get(method if sets_default else self._unasked or "")
+        default = self._defaults.get(method) if sets_default else self._default
         now = contexts.Default.current()
         self._before = self._before or now
         wanted = default or self._before

@@ -19,6 +19,13 @@ SCOPES = ("function", "class", "module", "session")
 OF_A_HOOK = (Exception, pytest.skip.Exception, pytest.fail.Exception)
 
 
+class Test:
+    """What the plugin's fixtures know of the test that runs."""
+
+    parameter: str | None = None
+    """What `start_method` is parametrized with."""
+
+
 class Settings(NamedTuple):
     """What a pytest run knows from ``pytest_configure`` on."""
 
@@ -26,6 +33,7 @@ class Settings(NamedTuple):
     """By start method."""
     selection: selection.Selection
     stall_timeout: float
+    test: Test
 
 
 PLATFORM = pytest.StashKey[contexts.Platform]()
@@ -64,7 +72,7 @@ def read(config: pytest.Config) -> Settings:
     _check_preload(config)
     if chosen.process_default not in (None, contexts.fallback()):
         _set_default_of_the_run(config, chosen.process_default)
-    return Settings(by_name, chosen, _stall_timeout(config))
+    return Settings(by_name, chosen, _stall_timeout(config), Test())
 
 
 def _check_scope(config: pytest.Config) -> None:

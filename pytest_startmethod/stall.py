@@ -193,8 +193,8 @@ def answering_threads(
 ) -> list[threading.Thread]:
     """Return the threads that may still answer a wait: not this one, not those in `but`.
 
-    Nor those that run the code of `plugins`, modules by their names, nor those in which the standard
-    library alone is at work for its pools, queues and executors.
+    Nor those that run the code of `plugins`, which are names of modules, nor those in which the
+    standard library alone is at work for its pools, queues and executors.
     """
     frames = sys._current_frames()  # noqa: SLF001 (documented, for debuggers)
     own = {*but, threading.current_thread()}

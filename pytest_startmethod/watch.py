@@ -154,8 +154,7 @@ class Watch:
             if report.failed and call.excinfo:
                 self._explain(report, call.excinfo.value)
         if self._run.asked or self._run.processes or self._run.used or self._run.hint:
-            # As an attribute it gets to the controller of pytest-xdist; its type may not.
-            vars(report)["start_method"] = tuple(self._run)
+            self._run.tell(report)
         return report
 
     def pytest_runtest_logfinish(self) -> None:
@@ -288,15 +287,18 @@ def _is_conftest(module: ModuleType) -> bool:
 
 def _warn(item: pytest.Item, found: Iterable[Warning]) -> pytest.ExceptionInfo[Any] | None:
     """Warn at a test; return the failure of those that the user makes errors."""
-    errors = []
-    for warning in found:
-        try:
-            item.warn(warning)
-        except Warning as error:
-            errors.append(f"{type(error).__name__}: {error}")
+    errors = [error for error in (_raised(item, warning) for warning in found) if error]
+    if not errors:
+        return None
     try:
-        if errors:
-            pytest.fail("\n".join(errors), pytrace=False)
+        pytest.fail("\n".join(errors), pytrace=False)
     except pytest.fail.Exception as failure:
         return pytest.ExceptionInfo.from_exception(failure)
-    return None
+
+
+def _raised(item: pytest.Item, warning: Warning) -> str:
+    try:
+        item.warn(warning)
+    except Warning as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

@@ -94,7 +94,7 @@ def test_markers_and_fixtures_are_explained_in_sentences(pytester: pytest.Pytest
     for sentence in (
         "Name of the multiprocessing start method that the test runs under",
         "Return the multiprocessing context of the test's start method.",
-        "Make the test's start method the process-wide default while the test runs",
+        "Make the test's start method the process-wide default while it runs",
     ):
         assert sentence in text
     assert "no docstring available" not in fixtures

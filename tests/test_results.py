@@ -45,13 +45,15 @@ def report(*keywords: str) -> pytest.TestReport:
 def test_a_run_travels_as_plain_values() -> None:
     run = Run("fork", "x", "x[1-fork]", processes=2)
     telling = report()
-    vars(telling)["start_method"] = tuple(run)
-    assert Run.of(telling) == run
+    run.tell(telling)
+    assert type(vars(telling)["start_method"]) is tuple
+    assert Run.told_by(telling) == run
 
 
 def test_a_run_without_processes_is_told_by_the_id_and_properties_of_a_test_that_asks() -> None:
     assert Run.of(report(ASKS)) == Run("fork", "x", "x[fork]")
     assert Run.of(report()) is None
+    assert Run.told_by(report()) is None
 
 
 def test_the_worst_phase_is_the_outcome_and_its_first_failure_is_told() -> None:

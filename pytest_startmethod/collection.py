@@ -1,0 +1,113 @@
+"""Which runs of tests are collected?"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_startmethod import fixtures, items, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from pytest_startmethod.selection import Selection
+
+PARAMETRIZED_TWICE = (
+    "parametrizes start_method itself, which the plugin does for its fixtures and marker: name the "
+    "start methods by @pytest.mark.start_methods instead"
+)
+
+
+class Collection:
+    """The hooks that make the runs of tests: a plugin of its own, as it knows what is selected."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self._concerned = selection.by_user
+
+    def pytest_report_header(self) -> str:
+        """Say which start methods tests run under."""
+        return summary.header(self._selection)
+
+    @pytest.hookimpl(trylast=True)  # so that the start method is the last part of a test's id
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make one run of a test for each of its start methods."""
+        test, names = metafunc.definition, metafunc.fixturenames
+        marked = items.is_marked(test)
+        if not marked and "start_method" not in names:  # which the other fixtures ask for
+            return
+        if "start_method" in _parametrized(metafunc):
+            if marked or any(_is_ours(metafunc, name) for name in fixtures.NAMES):
+                items.fail_collection(test, PARAMETRIZED_TWICE)
+        elif marked or _is_ours(metafunc, "start_method"):
+            if "start_method" not in names:
+                names[:0] = items.INJECTED
+            params = items.runs(test, needs_default="default_start_method" in names)
+            scope = test.config.getini("start_method_scope")
+            metafunc.parametrize("start_method", params, indirect=True, scope=scope)
+            self._concerned = True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Find bad markers on a `unittest.TestCase`, whose tests pytest doesn't parametrize."""
+        report = yield
+        unittest = sys.modules.get("unittest")  # as it is wherever there is a TestCase
+        if unittest is None or not isinstance(collector, pytest.Class):
+            return report
+        try:
+            for test in report.result if issubclass(collector.obj, unittest.TestCase) else ():
+                if isinstance(test, pytest.Function) and items.is_marked(test):
+                    items.runs(test, needs_default=True)
+                    self._concerned = True
+        except pytest.fail.Exception as error:
+            report.outcome, report.longrepr, report.result = "failed", str(error), []
+        return report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self,
+        config: pytest.Config,
+        items: list[pytest.Item],  # the hook's name for them hides the module
+    ) -> None:
+        """Deselect what a marker names and the user didn't select, and prepare the runs."""
+        if self._concerned:
+            from pytest_startmethod import running
+
+            running.prepare(config, items)
+
+
+def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
+    """Return the names that the suite itself gives parameters, and drop what those replace.
+
+    pytest drops the fixtures behind such a name too, but only after its hook. There is no public
+    way to either (pytest 8.0 to 9.2): where the attributes go missing, what a pytest_generate_tests
+    of the suite's parametrizes isn't seen, and pytest refuses to do so twice.
+    """
+    calls = getattr(metafunc, "_calls", ())
+    info = getattr(metafunc.definition, "_fixtureinfo", None)
+    if calls and info is not None:
+        info.prune_dependency_tree()
+    return {name for call in calls for name in call.params}
+
+
+def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Tell whether a test's fixture of this name is the plugin's, and not one of the suite's.
+
+    With those the plugin has no business. There is no public way to tell (pytest 8.0 to 9.2): where
+    the attribute goes missing, a fixture of the suite's by such a name counts as the plugin's.
+    """
+    if name not in metafunc.fixturenames:
+        return False
+    known = getattr(metafunc, "_arg2fixturedefs", None)
+    if known is None:
+        return True
+    for fixture in reversed(known.get(name, ())):  # none of a parameter
+        if fixture.func.__module__ == f"{__package__}.fixtures":
+            return True
+        if name not in fixture.argnames:  # one that overrides ours, and doesn't ask for it
+            return False
+    return False
