@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from pytest_startmethod import contexts, items, reporting
@@ -28,16 +26,20 @@ def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
             items.inject(item)
         method, plan = items.start_method(item), NONE
         if method is not None:
-            asked, out = True, method not in chosen.not_deselected
+            asked, out = True, int(method not in chosen.not_deselected)
             item.keywords[ASKS] = True
         elif marked and isinstance(item, pytest.Function):
-            plan = Plan(_marked_runs(item), all_count=True)
-            again, out = True, not plan.params
+            named = items.runs(item, needs_default=True)
+            params = [param for param in named if param.values[0] in chosen.not_deselected]
+            plan = Plan(params, all_count=True)
+            again, out = True, len(named) - len(params)
         else:
-            method, plan, out = next(iter(defaults), None), unmarked, False
+            method, plan, out = next(iter(defaults), None), unmarked, 0
             if no_default:
                 item.add_marker(pytest.mark.skip(reason=no_default))
-        (deselected if out else kept).append(item)
+        deselected.extend([item] * out)  # once for each of its runs that is
+        if not out or plan.params:
+            kept.append(item)
         if plan is not unmarked:
             item.stash[PLAN] = plan
         if method is not None:
@@ -106,10 +108,3 @@ class Running:
         if self._before is not None:
             self._before.restore()
             self._before = None
-
-
-def _marked_runs(item: pytest.Function) -> list[Any]:
-    """Return the runs that a marker asks for and the user selects, of a test without parameters."""
-    chosen = item.config.stash[SETTINGS].selection
-    params = items.runs(item, needs_default=True)
-    return [param for param in params if param.values[0] in chosen.not_deselected]
