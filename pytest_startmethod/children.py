@@ -327,13 +327,12 @@ def _origin(frame: FrameType | None, owners: Owners) -> tuple[str, Maker | None]
 
 def _maker(frame: FrameType, owners: Owners) -> Maker | None:
     """Return the pool, executor or manager whose method a frame runs."""
-    this = frame.f_locals.get("self")
-    if isinstance(this, POOLS):
-        return this
-    managers = sys.modules.get("multiprocessing.managers")  # there where there is a manager
-    if managers is not None and isinstance(this, managers.BaseManager):
-        manager: BaseManager = this
-        return manager
+    this: Any = frame.f_locals.get("self")
+    # Imported where there is one, and maybe not yet in full where another thread imports it now.
+    managers = sys.modules.get("multiprocessing.managers")
+    if isinstance(this, (*POOLS, getattr(managers, "BaseManager", Pool))):
+        maker: Maker = this
+        return maker
     # A pool's own thread knows its list of workers alone, as `pool`, and not the Pool itself: it
     # would live for ever. Where a Python version names them otherwise the test owns the worker.
     workers = frame.f_locals.get("pool")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import pytest
@@ -25,6 +26,10 @@ class StartMethod(str):
     """A start method that the plugin gave a test as its parameter, not the suite itself."""
 
     __slots__ = ()
+
+
+# One object for each: pytest 8.0 compares the parameters of wider fixtures by identity.
+_parameter = lru_cache(StartMethod)
 
 
 def is_marked(item: pytest.Item) -> bool:
@@ -77,7 +82,7 @@ def runs(test: pytest.Function, *, needs_default: bool) -> list[Any]:
     else:
         marks = {p.values[0]: p.marks for p in params}
         return [
-            pytest.param(StartMethod(name), id=name, marks=[*marks.get(name, ()), *_skip(reason)])
+            pytest.param(_parameter(name), id=name, marks=[*marks.get(name, ()), *_skip(reason)])
             for name, reason in planned
         ]
     fail_collection(test, f"@pytest.mark.start_methods {problem}")

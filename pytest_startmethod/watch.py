@@ -81,7 +81,7 @@ class Watch:
         self._test = None
         self.started_by_default = False
         if self._recorder.children or again.RUN in item.stash:
-            self._begin()
+            self._begin(item)
 
     def end(self) -> None:
         """Watch no longer."""
@@ -90,15 +90,14 @@ class Watch:
             self._test.ended = True
         self._item = self._test = None
 
-    def _begin(self) -> Owner:
+    def _begin(self, item: pytest.Item) -> Owner:
         """Watch a test that makes processes, or that may use those of a wider fixture."""
-        assert self._item is not None
         if not self._config.pluginmanager.is_registered(self):
             self._config.pluginmanager.register(self, "startmethod-watch")
             self._config.add_cleanup(self._launch.uninstall)
             self._launch.install()
             reporting.register(self._config)
-        self._run = again.run(self._item, self._method)
+        self._run = again.run(item, self._method)
         self._test = Owner("the test")
         self._before = frozenset(self._recorder.children)
         self._dead = [child for child in self._before if child.has_ended()]
@@ -112,14 +111,15 @@ class Watch:
 
         That is told by the hook that pytest is in.
         """
+        item = self._item  # in this thread: others may make processes between tests
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 (documented, for debuggers)
         while frame is not None and frame.f_code.co_name not in PHASES:
             if frame.f_code.co_name == "pytest_fixture_setup":
                 break
             frame = frame.f_back
-        if frame is None or self._item is None:
+        if frame is None or item is None:
             return None
-        test = self._test or self._begin()
+        test = self._test or self._begin(item)
         fixture = frame.f_locals.get("fixturedef")
         if not isinstance(fixture, pytest.FixtureDef):
             return test
