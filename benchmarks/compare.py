@@ -1,4 +1,4 @@
-"""How much longer does one command take than another? Run in turns, in whole processes."""
+"""How much more does one command take than another? Run in turns, in whole processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,13 +24,13 @@ PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 
 @dataclass(frozen=True)
 class AtMostTimes:
-    """A target for how many times as long the command may take."""
+    """A target for how many times as much the command may take."""
 
     limit: float
 
-    def measure(self, seconds: float, baseline: float) -> float:
+    def measure(self, ours: float, baseline: float) -> float:
         """Compare two runs that followed each other."""
-        return seconds / baseline
+        return ours / baseline
 
     def show(self, measured: float) -> str:
         """Write a figure of this kind."""
@@ -43,9 +43,9 @@ class AtMostMore:
 
     limit: float
 
-    def measure(self, seconds: float, baseline: float) -> float:
+    def measure(self, ours: float, baseline: float) -> float:
         """Compare two runs that followed each other."""
-        return (seconds - baseline) * 1000
+        return (ours - baseline) * 1000
 
     def show(self, measured: float) -> str:
         """Write a figure of this kind."""
@@ -62,6 +62,8 @@ class Comparison:
     target: AtMostTimes | AtMostMore
     runs: int = 11
     folder: Path | None = None
+    memory: bool = False
+    """Whether it is about memory, not time."""
 
 
 def main(*benchmarks: Callable[[Path], Iterable[Comparison]]) -> None:
@@ -72,8 +74,8 @@ def main(*benchmarks: Callable[[Path], Iterable[Comparison]]) -> None:
     parser.add_argument(
         "--cpu",
         action="store_const",
-        const=_cpu_seconds,
-        default=time.perf_counter,
+        const="cpu_seconds",
+        default="seconds",
         dest="clock",
         help="compare processor time, for a machine that is busy with other work",
     )
@@ -85,50 +87,54 @@ def main(*benchmarks: Callable[[Path], Iterable[Comparison]]) -> None:
     for benchmark in benchmarks:
         with tempfile.TemporaryDirectory() as folder:
             for comparison in benchmark(Path(folder)):
-                baseline, ours, costs = measure(
-                    comparison, options.runs or comparison.runs, options.clock
-                )
+                of, unit = ("megabytes", "MB") if comparison.memory else (options.clock, "s")
+                baseline, ours, costs = measure(comparison, options.runs or comparison.runs, of)
                 target = comparison.target
-                figures = [f"{baseline:.3f} s", f"{ours:.3f} s", target.show(costs)]
+                figures = [f"{baseline:.3f} {unit}", f"{ours:.3f} {unit}", target.show(costs)]
                 met = "yes" if costs <= target.limit else "NO"
                 print(row(comparison.title, *figures, target.show(target.limit), met), flush=True)
 
 
-def measure(
-    comparison: Comparison, runs: int, clock: Callable[[], float]
-) -> tuple[float, float, float]:
-    """Return the medians: seconds of the baseline, of the command, and what each pair costs.
+def measure(comparison: Comparison, runs: int, of: str) -> tuple[float, float, float]:
+    """Return the medians: what the baseline uses, what the command does, and what each pair costs.
 
     The third is a median of its own, as a machine gets slower and faster in the course of all runs
     and hardly between two that follow each other.
     """
     commands = (comparison.baseline, comparison.command)
     for command in commands:  # once unmeasured, for what is written and cached by a first run
-        _seconds(command, comparison.folder, clock)
+        _run(command, comparison.folder)
     pairs = [
-        [_seconds(command, comparison.folder, clock) for command in commands] for _ in range(runs)
+        [getattr(_run(command, comparison.folder), of) for command in commands] for _ in range(runs)
     ]
     costs = [comparison.target.measure(ours, baseline) for baseline, ours in pairs]
     baselines, all_ours = zip(*pairs, strict=True)
     return statistics.median(baselines), statistics.median(all_ours), statistics.median(costs)
 
 
-def _seconds(command: Sequence[str], folder: Path | None, clock: Callable[[], float]) -> float:
-    started = clock()
-    run = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, check=False, capture_output=True, text=True
-    )
-    seconds = clock() - started
-    if run.returncode:
-        sys.exit(f"{' '.join(command)} ended with {run.returncode}:\n{run.stdout}{run.stderr}")
-    return seconds
+class Used(NamedTuple):
+    """What a process used."""
+
+    seconds: float
+    cpu_seconds: float
+    megabytes: float
+    """At its peak."""
 
 
-def _cpu_seconds() -> float:
-    import resource  # not on Windows
-
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _run(command: Sequence[str], folder: Path | None) -> Used:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=folder, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT
+        )
+        _, status, used = os.wait4(process.pid, 0)  # not on Windows
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{output.read()}")
+    kilobytes = used.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return Used(seconds, used.ru_utime + used.ru_stime, kilobytes / 1024)
 
 
 def write_suite(folder: Path, name: str, source: str) -> Path:

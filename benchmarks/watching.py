@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHILDREN = 200
-TESTS = 2_000
 
 WITH_PLUGIN = """
 def test_{}(mp_context):
@@ -42,14 +41,15 @@ def benchmark(folder: Path) -> Iterator[Comparison]:
         [*PYTEST, "-p", "no:startmethod", str(write_suite(folder, "children_by_hand", by_hand))],
         AtMostTimes(1.15),
     )
-    nothing = "".join(f"def test_{number}(): pass\n" for number in range(TESTS))
-    suite = str(write_suite(folder, "nothing", nothing))
-    yield Comparison(
-        "2,000 tests under --start-method=fork that start nothing",
-        [*PYTEST, "--start-method=fork", suite],
-        [*PYTEST, suite],
-        AtMostTimes(1.05),
-    )
+    for tests, method in {2_000: "fork", 5_000: "all"}.items():
+        nothing = "".join(f"def test_{number}(): pass\n" for number in range(tests))
+        suite = str(write_suite(folder, method, nothing))
+        yield Comparison(
+            f"{tests:,} tests under --start-method={method} that start nothing",
+            [*PYTEST, f"--start-method={method}", suite],
+            [*PYTEST, suite],
+            AtMostTimes(1.05),
+        )
 
 
 if __name__ == "__main__":

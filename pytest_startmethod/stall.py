@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
-import os
 import signal
 import sys
 import threading
@@ -12,6 +10,8 @@ from contextlib import contextmanager
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
+
+from pytest_startmethod import ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -28,10 +28,10 @@ THREADS = ("threading", "selectors", "queue")
 
 
 class Watch:
-    """Watches the main thread while children run, from a thread that is never alive at a fork.
+    """Watches the main thread while children run: a signal lets it look at where it is.
 
-    `on_stall` is called in the main thread, with the frame that it is blocked in, each time that it
-    has been so for `timeout` seconds while `anyone_ended()`. The wait goes on when it returns.
+    `on_stall` is called with the frame that the main thread is blocked in, each time that it has
+    been so for `timeout` seconds while `anyone_ended()`. The wait goes on when it returns.
     """
 
     def __init__(
@@ -44,30 +44,26 @@ class Watch:
         self._anyone_ended = anyone_ended
         self._on_stall = on_stall
         self._lock = threading.RLock()
-        self._running = False
-        self._native_id = 0
-        self._stopped = threading.Event()
-        self._ended = threading.Lock()  # held by the thread
         self._watching = False
         self._looking = True
+        self._ticks: ticks.Ticks | None = None
         # How the signal was handled: taken over with the first process that the test starts.
         self._handled_before: Any = None
-        # They outlive a thread: a Pool may start workers without end while it is waited for.
-        self._next_look = 0.0
         self._place: tuple[FrameType | None, int | None] = (None, None)
         self._since = 0.0
 
     def enter(self, *, begin: bool) -> None:
         """Let children be watched from the next start of one on; `begin` if there are some."""
-        self._watching = self._timeout > 0
+        self._watching = SIGNAL is not None and self._timeout > 0
         if begin:
             self._start()
 
     def leave(self) -> None:
         """Watch no longer, and handle the signal as before."""
-        self._watching = False
-        if self._handled_before is not None or self._running:
-            self.stop()
+        with self._lock:
+            self._watching = False
+            if self._ticks is not None:
+                self._ticks.stop()
             self._place = (None, None)  # a frame keeps its variables alive
             if SIGNAL is not None and self._handled_before is not None:
                 signal.signal(SIGNAL, self._handled_before)
@@ -80,8 +76,8 @@ class Watch:
             yield
             return
         with self._lock:
-            if forks:
-                self.stop()
+            if forks and self._ticks is not None:
+                self._ticks.make_way()
             self._looking = False
             try:
                 yield
@@ -89,60 +85,30 @@ class Watch:
                 self._looking = True
                 self._start()
 
-    def stop(self) -> None:
-        """End the thread, if there is one."""
-        with self._lock:
-            if self._running:
-                self._stopped.set()
-                with self._ended:
-                    self._running = False
-                # The system's thread ends a little later, and os.fork() warns of that one, too.
-                # None of it to be seen but on Linux.
-                task = f"/proc/self/task/{self._native_id}"
-                while os.path.exists(task):  # noqa: PTH110 (a Path takes as long as the rest)
-                    time.sleep(0)
+    def _start(self) -> None:
+        with self._lock:  # a pool's own thread may start a process at any time
+            if SIGNAL is None or not self._watching:
+                return
+            if self._handled_before is None:
+                if threading.current_thread() is not threading.main_thread():
+                    return
+                self._handled_before = signal.signal(SIGNAL, self._handle)
+            if self._ticks is None:
+                self._ticks = ticks.every(min(self._timeout / 4, 0.5), SIGNAL)
+            self._ticks.start()
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        # Else the wait has ended meanwhile.
-        if self._looking and frame is not None and frame is self._place[0]:
+        place = (frame, frame and frame.f_lasti)
+        if not self._looking or not self._watching:
+            return
+        if not waits_for_processes(frame):
+            self._place = (None, None)
+        elif place != self._place:
+            self._place, self._since = place, time.monotonic()
+        elif time.monotonic() - self._since >= self._timeout and self._anyone_ended():
+            self._since = time.monotonic()
             self._on_stall(frame)
-
-    def _start(self) -> None:
-        with self._lock:  # a pool's own thread may start a process at any time
-            in_main = threading.current_thread() is threading.main_thread()
-            if SIGNAL is not None and self._handled_before is None and self._watching and in_main:
-                self._handled_before = signal.signal(SIGNAL, self._handle)
-            if not self._running and self._watching and self._handled_before is not None:
-                self._stopped.clear()
-                self._running = self._ended.acquire()
-                # Not threading.Thread, whose start() waits for the thread: half of what it takes
-                # to start a process.
-                _thread.start_new_thread(self._run, ())
-
-    def _run(self) -> None:
-        self._native_id = threading.get_native_id()
-        try:
-            self._watch()
-        finally:
-            self._ended.release()
-
-    def _watch(self) -> None:
-        main = threading.main_thread().ident
-        assert SIGNAL is not None
-        assert main is not None
-        while not self._stopped.wait(max(self._next_look - time.monotonic(), 0)):
-            self._next_look = time.monotonic() + min(self._timeout / 4, 0.5)
-            frame = sys._current_frames().get(main)  # noqa: SLF001 (documented, for debuggers)
-            place = (frame, frame and frame.f_lasti)
-            if not self._looking or not waits_for_processes(frame):
-                self._place = (None, None)
-            elif place != self._place:
-                self._place, self._since = place, time.monotonic()
-            elif time.monotonic() - self._since >= self._timeout and self._anyone_ended():
-                self._since = time.monotonic()
-                signal.pthread_kill(main, SIGNAL)
-            del frame, place
 
 
 def waiting_frames(frame: FrameType | None) -> list[FrameType]:
