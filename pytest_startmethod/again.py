@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unittest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,29 +16,21 @@ if TYPE_CHECKING:
 RUN = pytest.StashKey[Run]()
 
 
-class Plan(NamedTuple):
-    """The runs of an item that can't be parametrized, or that may be run again."""
-
-    params: Sequence[Any]
-    """A ``pytest.param`` for each start method."""
-    all_count: bool
-    """Whether all are run, whatever the first one does."""
-
-
-NONE = Plan([], all_count=False)
-PLAN = pytest.StashKey[Plan]()
+# The runs that an item has in any case, each a ``pytest.param``: those of a marked method of a
+# `unittest.TestCase`, which pytest can't parametrize.
+PLAN = pytest.StashKey[list[Any]]()
 
 
 class Again:
     """The hooks that run a test once more: a plugin of its own, where there may be such a test.
 
     `starts_processes` tells, from the call of a run on, whether the test started one through the
-    process-wide default; `unmarked` is the plan of tests that have none of their own.
+    process-wide default; it is then run again under the others of `defaults`.
     """
 
-    def __init__(self, starts_processes: Callable[[], bool], unmarked: Plan) -> None:
+    def __init__(self, starts_processes: Callable[[], bool], defaults: Sequence[str]) -> None:
         self._starts_processes = starts_processes
-        self._unmarked = unmarked
+        self._defaults = [pytest.param(name) for name in defaults if len(defaults) > 1]
         self._nested = False
         self.done: pytest.Item | None = None
 
@@ -47,10 +39,12 @@ class Again:
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, Any, Any]:
         """Run a test under each of its start methods, outside of all that other plugins do."""
-        plan = item.stash.get(PLAN, self._unmarked)
-        if self._nested or not plan.params or not isinstance(item, pytest.Function):
+        plan = item.stash.get(PLAN, None)
+        may_repeat = isinstance(item, pytest.Function) and items.start_method(item) is None
+        params = (plan or self._defaults) if may_repeat and not self._nested else []
+        if not params:
             return (yield)
-        runs = _Runs(item, plan, self._starts_processes)
+        runs = _Runs(item, params, plan is not None, self._starts_processes)
         if nextitem is not None and nextitem.parent is item.parent:
             # What the parent's fixtures made lasts till the next item anyway.
             runs.begin_next()
@@ -116,10 +110,17 @@ def run(item: pytest.Item, method: str) -> Run:
 class _Runs:
     """The runs of one item, one after the other."""
 
-    def __init__(self, item: pytest.Item, plan: Plan, starts_processes: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        item: pytest.Item,
+        params: Sequence[Any],
+        asked: bool,
+        starts_processes: Callable[[], bool],
+    ) -> None:
         self.item = item
-        self._params, self._all_count = plan
-        self._asked = plan.all_count
+        self._params = params
+        # Whether all are run, whatever the first one does.
+        self._all_count = self._asked = asked
         self._starts_processes = starts_processes
         self._begun = 0
         self._markers = list(item.own_markers)

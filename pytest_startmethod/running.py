@@ -2,60 +2,71 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from pytest_startmethod import contexts, items, reporting
-from pytest_startmethod.again import NONE, PLAN, RUN, Again, Done, Plan
+from pytest_startmethod.again import PLAN, RUN, Again, Done
 from pytest_startmethod.results import ASKS
 from pytest_startmethod.settings import SETTINGS
 from pytest_startmethod.watch import Watch
+
+if TYPE_CHECKING:
+    from pytest_startmethod.selection import Selection
 
 
 def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
     """Deselect what a marker names and the user didn't select, and prepare the other runs."""
     chosen = config.stash[SETTINGS].selection
-    defaults, no_default = chosen.process_defaults, chosen.unmarked_skip_reason
-    unmarked = Plan([pytest.param(name) for name in defaults if len(defaults) > 1], all_count=False)
+    default, no_default = chosen.process_default, chosen.unmarked_skip_reason
     properties = {name: ("start_method", name) for name in chosen.methods.known}
     kept: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
-    asked, again = False, bool(unmarked.params)
+    asked = planned = False
     for item in tests:
-        marked = items.is_marked(item)
-        if marked:
-            items.inject(item)
-        method, plan = items.start_method(item), NONE
+        method, plan, number = _own(item, chosen)
+        asked, planned = asked or method is not None, planned or bool(plan)
+        deselected.extend([item] * number)
+        if not number or plan:
+            kept.append(item)
         if method is not None:
-            asked, out = True, int(method not in chosen.not_deselected)
             item.keywords[ASKS] = True
-        elif marked and isinstance(item, pytest.Function):
-            named = items.runs(item, needs_default=True)
-            params = [param for param in named if param.values[0] in chosen.not_deselected]
-            plan = Plan(params, all_count=True)
-            again, out = True, len(named) - len(params)
+        elif plan is not None:
+            item.stash[PLAN] = plan
         else:
-            method, plan, out = next(iter(defaults), None), unmarked, 0
+            method = default
             if no_default:
                 item.add_marker(pytest.mark.skip(reason=no_default))
-        deselected.extend([item] * out)  # once for each of its runs that is
-        if not out or plan.params:
-            kept.append(item)
-        if plan is not unmarked:
-            item.stash[PLAN] = plan
         if method is not None:
             item.user_properties.append(properties[method])
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         tests[:] = kept
-    if asked or again or defaults:
-        if asked:
-            reporting.register(config)
+    if asked:
+        reporting.register(config)
+    if asked or planned or default:
         running = Running(config)
         config.pluginmanager.register(running, "startmethod-running")
-        if again:
-            hooks = Again(running.starts_processes, unmarked)
-            config.pluginmanager.register(hooks, "startmethod-again")
-            config.pluginmanager.register(Done(hooks), "startmethod-done")
+        again = Again(running.starts_processes, chosen.process_defaults)
+        if planned or len(chosen.process_defaults) > 1:
+            config.pluginmanager.register(again, "startmethod-again")
+            config.pluginmanager.register(Done(again), "startmethod-done")
+
+
+def _own(item: pytest.Item, chosen: Selection) -> tuple[str | None, list[Any] | None, int]:
+    """Return an item's start method or runs, where it has its own, and how many are deselected."""
+    marked = items.is_marked(item)
+    if marked:
+        items.inject(item)
+    method = items.start_method(item)
+    if method is not None:
+        return method, None, int(method not in chosen.not_deselected)
+    if not marked or not isinstance(item, pytest.Function):
+        return None, None, 0
+    runs = items.runs(item, needs_default=True)
+    selected = [run for run in runs if run.values[0] in chosen.not_deselected]
+    return None, selected, len(runs) - len(selected)
 
 
 class Running:
@@ -77,9 +88,8 @@ class Running:
         """Tell whether the test that runs started one through the process-wide default."""
         return self._watch.started_by_default
 
-    @pytest.hookimpl(
-        tryfirst=True
-    )  # and no wrapper: many tests pay for it, and few start a process
+    # No wrapper, and nothing after the test: all tests pay for it, and few start a process.
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Let a test run with its process-wide default, whatever was done to it before."""
         own = self._test.parameter = items.start_method(item)
