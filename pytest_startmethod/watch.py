@@ -39,7 +39,7 @@ class Watch:
     ) -> None:
         self._config = config
         self._contexts = contexts
-        self._launch = launch.Launch(config.getini("start_method_preload"), self._modules)
+        self._launch = launch.Launch(config.getini("start_method_preload"), lambda: self._modules)
         self._stall_timeout = stall_timeout
         self._stall = stall.Watch(stall_timeout, self._anyone_ended, self._on_stall)
         self._recorder = Recorder(self._owner, self._stall.paused)
@@ -59,6 +59,7 @@ class Watch:
         # of the test, from its first process on:
         self._test: Owner | None = None
         self._run = Run("", "", "")
+        self._modules: Sequence[ModuleType] = ()
         self._before: Collection[Child] = ()
         self._dead: Collection[Child] = ()
         self._judged = 0
@@ -98,6 +99,7 @@ class Watch:
             self._launch.install()
             reporting.register(self._config)
         self._run = again.run(item, self._method)
+        self._modules = self._find_modules(item)
         self._test = Owner("the test")
         self._before = frozenset(self._recorder.children)
         self._dead = [child for child in self._before if child.has_ended()]
@@ -236,11 +238,11 @@ class Watch:
         made_under = self._run.first if before else ""
         self._run = self._run._replace(hint=hint, made_under=made_under)
 
-    def _modules(self) -> list[ModuleType]:
+    def _find_modules(self, item: pytest.Item) -> list[ModuleType]:
         """Return the modules of the test and of all conftests, where targets of processes are."""
         plugins = self._config.pluginmanager.get_plugins()
         conftests = [p for p in plugins if isinstance(p, ModuleType) and _is_conftest(p)]
-        module = self._item and self._item.getparent(pytest.Module)
+        module = item.getparent(pytest.Module)
         return [*conftests, *([module.obj] if module else [])]
 
     def _plugins(self) -> set[str]:

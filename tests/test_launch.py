@@ -150,6 +150,7 @@ def test_a_main_module_that_does_as_the_script_of_pytest_may_hold_the_targets(
 def test_all_is_put_back_at_the_end_and_no_forkserver_is_left(pytester: pytest.Pytester) -> None:
     script = pytester.makepyfile(
         run="""
+        import ctypes  # keeps a file open, where Python was built with a certain libffi
         import multiprocessing
         import os
         import sys

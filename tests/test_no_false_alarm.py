@@ -254,9 +254,12 @@ def test_no_thread_of_ours_is_alive_when_a_test_forks(
                 mp_context.Process(target=helper.sleeps, args=[0.1]).start()
         """,
     )
-    # To make an error of this warning is no proof: multiprocessing goes on without a word.
-    result = run_watched("--start-method=fork", "-W", "always::DeprecationWarning")
-    result.assert_outcomes(passed=25, warnings=0)
+    # The threads of a pool may end a little after it: a run for each.
+    for some, passed in {"processes or leaks": 23, "pool": 1, "executor": 1}.items():
+        # To make an error of this warning is no proof: multiprocessing goes on without a word.
+        always = ("-W", "always::DeprecationWarning")
+        result = run_watched("--start-method=fork", *always, "-k", some)
+        result.assert_outcomes(passed=passed, warnings=0, deselected=25 - passed)
     forks = (pytester.path / "forks.txt").read_text(encoding="utf-8").splitlines()
     assert len(forks) == 20 * 5 + 3 + 2 + 3
     assert {line.partition(" ")[2] for line in forks} == {"1 ['MainThread']"}
