@@ -85,6 +85,14 @@ def assert_gone(pytester: pytest.Pytester) -> Callable[[int], None]:
     return check
 
 
+# What runs in the background of a script, as CI's may, is deaf to it.
+HEARS_CTRL_C = """
+import signal, sys, pytest
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main())
+"""
+
+
 def interrupt(run: subprocess.Popen[bytes]) -> int:
     """Press Ctrl-C until it is heard: Python misses one that comes as a wait is about to begin."""
     for _ in range(3):
@@ -105,7 +113,8 @@ def test_ctrl_c_while_a_test_is_blocked(
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(helper=HELPER, test_it=BLOCKED)
     arguments = ["-p", "startmethod", "-s", f"--start-method={method}", "-k", "test_join"]
-    run = pytester.popen([sys.executable, "-m", "pytest", *arguments], stdin=subprocess.DEVNULL)
+    command = [sys.executable, "-c", HEARS_CTRL_C, *arguments]
+    run = pytester.popen(command, stdin=subprocess.DEVNULL)
     assert run.stdout is not None
     with run:
         while b"it waits" not in (line := run.stdout.readline()):
