@@ -81,15 +81,20 @@ class Watch:
         self._item, self._nextitem, self._method, self._expected = item, nextitem, method, expected
         self._test = None
         self.started_by_default = False
-        if self._recorder.children or again.RUN in item.stash:
-            self._begin(item)
+        self.pytest_runtest_logstart()
 
     def end(self) -> None:
         """Watch no longer."""
-        if self._test is not None:
-            self._stall.leave()
-            self._test.ended = True
-        self._item = self._test = None
+        self.pytest_runtest_logfinish()
+        self._item = None
+
+    def pytest_runtest_logstart(self) -> None:
+        """Watch a test from its start that may use older processes, or is to tell of its run."""
+        item = self._item
+        if item is None or self._test is not None:
+            return
+        if self._recorder.children or again.RUN in item.stash:
+            self._begin(item)
 
     def _begin(self, item: pytest.Item) -> Owner:
         """Watch a test that makes processes, or that may use those of a wider fixture."""
@@ -160,8 +165,11 @@ class Watch:
         return report
 
     def pytest_runtest_logfinish(self) -> None:
-        """Watch no longer, as the test is over."""
-        self.end()
+        """Watch no longer, as the test is over: it may begin anew, by pytest-rerunfailures."""
+        if self._test is not None:
+            self._stall.leave()
+            self._test.ended = True
+        self._test = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
