@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 import weakref
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +15,6 @@ from multiprocessing.connection import wait
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
-from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,9 +23,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     Maker = Pool | ProcessPoolExecutor | BaseManager
-
-GRACE = 1.0
-"""Seconds that a child may take to end by itself, and then again to obey a signal."""
 
 PATIENCE = 10.0
 """Seconds that a busy machine may take for what happens in any case."""
@@ -210,39 +204,6 @@ class Recorder:
         gone = set(children)
         self.children = [child for child in self.children if child not in gone]
 
-    def stop(self) -> list[Child]:
-        """End what outlives its owner, and return it.
-
-        A child that ends by itself within `GRACE` seconds is none. The others get a SIGTERM, and a
-        SIGKILL after as long again; when this returns, none of them is alive.
-        """
-        alive = _wait(self.ended(), GRACE)
-        leaked = list(alive)
-        for maker in {child.maker for child in alive if child.maker is not None}:
-            _stop_maker(maker)
-        # None can disobey the second, but on a busy machine it may take its time.
-        for end, seconds in ((methodcaller("terminate"), GRACE), (methodcaller("kill"), PATIENCE)):
-            if leaked:
-                alive = [child for child in self.ended() if not child.is_gone()]
-                for child in alive:
-                    end(child.popen)
-                _wait(alive, seconds)
-        return leaked
-
-    def settle_all(self, children: Iterable[Child]) -> None:
-        """Take note of the exit codes of children that have ended, whoever asks for them.
-
-        Pools and executors get `GRACE` seconds to ask first: they do so in threads of their own.
-        """
-        began = time.monotonic()
-        for child in children:
-            passed = 0.0
-            while child.popen is not None and passed < PATIENCE:
-                passed = time.monotonic() - began
-                child.settle(ask=not child.is_asked_for or passed > GRACE)
-                if child.popen is not None:
-                    time.sleep(0.001)
-
     def _patch(self, cls: type, name: str, wrap: Callable[[Any], Any]) -> None:
         original = vars(cls).get(name)
         if original is not None:
@@ -339,31 +300,3 @@ def _maker(frame: FrameType, owners: Owners) -> Maker | None:
     if isinstance(workers, list):
         return next((p for p in owners.pools() if vars(p).get("_pool") is workers), None)
     return None
-
-
-def _wait(children: Iterable[Child], seconds: float) -> list[Child]:
-    """Wait until all have ended, so long at most, and return those who have not."""
-    deadline = time.monotonic() + seconds
-    alive = [child for child in children if not child.is_gone()]
-    while alive and (left := deadline - time.monotonic()) > 0:
-        if any(child.has_ended() for child in alive):  # its sentinel says so
-            time.sleep(0.001)
-        else:
-            wait([child.popen.sentinel for child in alive if child.popen], left)
-        alive = [child for child in alive if not child.is_gone()]
-    return alive
-
-
-def _stop_maker(maker: Maker) -> None:
-    """Ask a maker to end its workers, so that it doesn't replace them."""
-    stop: Callable[[], object]
-    if isinstance(maker, ProcessPoolExecutor):
-        stop = functools.partial(maker.shutdown, wait=False, cancel_futures=True)
-    elif isinstance(maker, Pool):
-        stop = maker.terminate
-    else:
-        stop = maker.shutdown
-    # In a thread, as Pool.terminate() waits for ever where a killed worker holds the pool's lock.
-    thread = threading.Thread(target=stop, daemon=True)
-    thread.start()
-    thread.join(GRACE)

@@ -28,7 +28,7 @@ def every(seconds: float, signum: int) -> Ticks:
     """Return what sends a signal to the main thread that often."""
     try:
         return TimerTicks(seconds, signum)
-    except (ImportError, AttributeError):  # a Python or a system that lacks it: musl has it, too
+    except (ImportError, AttributeError):  # macOS has none, and a Python may have no ctypes
         return ThreadTicks(seconds, signum)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod import again, findings, hints, launch, reporting, stall
+from pytest_startmethod import again, ending, findings, hints, launch, reporting, stall
 from pytest_startmethod.children import Child, Owner, Recorder
 from pytest_startmethod.results import Run
 
@@ -199,8 +199,8 @@ class Watch:
         for child in self._recorder.ended():
             if child.kept and not child.owner.lasts and self._is_of_library(child):
                 self._recorder.give(child, self._library)
-        leaked = self._recorder.stop()
-        self._recorder.settle_all(self._recorder.ended())
+        leaked = ending.stop(self._recorder.ended)
+        ending.settle(self._recorder.ended())
         crashed = [c for c in self._started() if c.crashed and not c.reported and c not in leaked]
         for child in crashed:
             child.reported = True

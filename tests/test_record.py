@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_startmethod import ending
 from pytest_startmethod.children import Owner, Recorder
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
         assert recorder.children[0].exitcode == 0
         assert recorder.ended() == []
         me.ended = True
-        assert recorder.stop() == []
+        assert ending.stop(recorder.ended) == []
         recorder.forget(recorder.ended())
         assert recorder.children == []
     finally:
