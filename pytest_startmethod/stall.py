@@ -31,17 +31,18 @@ class Watch:
     """Watches the main thread while children run: a signal lets it look at where it is.
 
     `on_stall` is called with the frame that the main thread is blocked in, each time that it has
-    been so for `timeout` seconds while `anyone_ended()`. The wait goes on when it returns.
+    been so for `timeout` seconds without anybody who `could_answer`. The wait goes on when it
+    returns.
     """
 
     def __init__(
         self,
         timeout: float,
-        anyone_ended: Callable[[], bool],
+        could_answer: Callable[[FrameType | None], bool],
         on_stall: Callable[[FrameType | None], None],
     ) -> None:
         self._timeout = timeout
-        self._anyone_ended = anyone_ended
+        self._could_answer = could_answer
         self._on_stall = on_stall
         self._lock = threading.RLock()
         self._watching = False
@@ -99,14 +100,15 @@ class Watch:
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        place = (frame, frame and frame.f_lasti)
         if not self._looking or not self._watching:
             return
-        if not waits_for_processes(frame):
-            self._place = (None, None)
-        elif place != self._place:
+        place: tuple[FrameType | None, int | None] = (None, None)
+        if frame is not None and waits_for_processes(frame) and not self._could_answer(frame):
+            place = (frame, frame.f_lasti)
+        # From when nobody could on: an answer takes its time from who gave it to here.
+        if place != self._place or place[0] is None:
             self._place, self._since = place, time.monotonic()
-        elif time.monotonic() - self._since >= self._timeout and self._anyone_ended():
+        elif time.monotonic() - self._since >= self._timeout:
             self._since = time.monotonic()
             self._on_stall(frame)
 

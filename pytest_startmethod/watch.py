@@ -41,7 +41,7 @@ class Watch:
         self._contexts = contexts
         self._launch = launch.Launch(config.getini("start_method_preload"), lambda: self._modules)
         self._stall_timeout = stall_timeout
-        self._stall = stall.Watch(stall_timeout, self._anyone_ended, self._on_stall)
+        self._stall = stall.Watch(stall_timeout, self._could_answer, self._on_stall)
         self._recorder = Recorder(self._owner, self._stall.paused)
         self._pid = os.getpid()
         self._thread = 0
@@ -263,26 +263,32 @@ class Watch:
         """Return the children that were started while the test ran."""
         return [child for child in self._recorder.children if child not in self._before]
 
-    def _anyone_ended(self) -> bool:
-        return any(child.has_ended() for child in tuple(self._recorder.children))
+    def _could_answer(self, frame: FrameType | None) -> bool:
+        """Tell whether somebody may end the wait of the main thread, without asking anybody."""
+        children = tuple(self._recorder.children)
+        ended = [child for child in children if child.has_ended()]
+        if not ended or self._lost_workers(frame):
+            return not ended
+        return len(ended) < len(children) or bool(
+            stall.answering_threads(self._strangers, self._plugins())
+        )
+
+    def _lost_workers(self, frame: FrameType | None) -> list[Child]:
+        self._recorder.settle()
+        new = [child for child in self._recorder.children if child not in self._dead]
+        return stall.lost_workers(frame, new)
 
     def _on_stall(self, frame: FrameType | None) -> None:
         """Fail the test where it waits for the dead: the main thread does so, in its wait."""
         __tracebackhide__ = True
-        if self._test is None or os.getpid() != self._pid or not stall.waits_for_processes(frame):
+        if self._test is None or os.getpid() != self._pid:
             return
-        self._recorder.settle()
-        children = tuple(self._recorder.children)
-        dead = stall.lost_workers(frame, [c for c in children if c not in self._dead])
-        # In this order: active_children() takes exit codes away from threads that wait for them.
-        if (
-            not dead
-            and all(child.has_ended() for child in children)
-            and not stall.answering_threads(self._strangers, self._plugins())
-            and not active_children()
-        ):
+        dead = self._lost_workers(frame)
+        # Others' processes may answer, too. Asked last, as it takes exit codes away from threads
+        # that wait for them.
+        if not dead and not active_children():
             self._recorder.settle(ask=lambda _: True)
-            dead = [child for child in children if child.exitcode]
+            dead = [child for child in self._recorder.children if child.exitcode]
         if dead:
             pytest.fail(findings.stall(dead, self._stall_timeout))
 
