@@ -104,9 +104,12 @@ def measure(comparison: Comparison, runs: int, of: str) -> tuple[float, float, f
     commands = (comparison.baseline, comparison.command)
     for command in commands:  # once unmeasured, for what is written and cached by a first run
         _run(command, comparison.folder)
-    pairs = [
-        [getattr(_run(command, comparison.folder), of) for command in commands] for _ in range(runs)
-    ]
+    pairs = []
+    for number in range(runs):
+        # Either may come first: the second of two finds another machine than the first.
+        order = (0, 1) if number % 2 else (1, 0)
+        used = {place: getattr(_run(commands[place], comparison.folder), of) for place in order}
+        pairs.append((used[0], used[1]))
     costs = [comparison.target.measure(ours, baseline) for baseline, ours in pairs]
     baselines, all_ours = zip(*pairs, strict=True)
     return statistics.median(baselines), statistics.median(all_ours), statistics.median(costs)

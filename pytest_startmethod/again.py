@@ -12,27 +12,28 @@ from pytest_startmethod.results import Run, with_method, without_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-# The run of an item that goes on now, where the item isn't parametrized with its start method.
-RUN = pytest.StashKey[Run]()
 
+    from pytest_startmethod.running import Running
+
+# The run of an item that goes on now, where the item isn't parametrized with its start method.
+RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 # The runs that an item has in any case, each a ``pytest.param``: those of a marked method of a
 # `unittest.TestCase`, which pytest can't parametrize.
-PLAN = pytest.StashKey[list[Any]]()
+PLAN: pytest.StashKey[list[Any]] = pytest.StashKey()
 
 
 class Again:
     """The hooks that run a test once more: a plugin of its own, where there may be such a test.
 
-    `starts_processes` tells, from the call of a run on, whether the test started one through the
-    process-wide default; it is then run again under the others of `defaults`.
+    A test that started a process through the process-wide default, as `running` tells from the call
+    of a run on, is run again under the others of `defaults`.
     """
 
-    def __init__(self, starts_processes: Callable[[], bool], defaults: Sequence[str]) -> None:
-        self._starts_processes = starts_processes
+    def __init__(self, running: Running, defaults: Sequence[str]) -> None:
+        self._running = running
         self._defaults = [pytest.param(name) for name in defaults if len(defaults) > 1]
         self._nested = False
-        self.done: pytest.Item | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(
@@ -44,7 +45,7 @@ class Again:
         params = (plan or self._defaults) if may_repeat and not self._nested else []
         if not params:
             return (yield)
-        runs = _Runs(item, params, plan is not None, self._starts_processes)
+        runs = _Runs(item, params, plan is not None, self._running.starts_processes)
         if nextitem is not None and nextitem.parent is item.parent:
             # What the parent's fixtures made lasts till the next item anyway.
             runs.begin_next()
@@ -57,11 +58,11 @@ class Again:
             return result
         while runs.more():
             self._run(runs, _Keeper.standing_for(nextitem, item, runs))
-        self.done = item
+        self._running.done = item
         try:
             return (yield)
         finally:
-            self.done = None
+            self._running.done = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
@@ -85,18 +86,6 @@ class Again:
         finally:
             runs.end()
             self._nested = False
-
-
-class Done:
-    """The hook that keeps pytest from running a test whose runs are all over."""
-
-    def __init__(self, again: Again) -> None:
-        self._again = again
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        """Say that the test was run."""
-        return True if self._again.done is item else None
 
 
 def run(item: pytest.Item, method: str) -> Run:
@@ -129,13 +118,12 @@ class _Runs:
 
     def more(self) -> bool:
         """Tell whether a further run is to follow."""
-        session = self.item.session
         if self._begun == 1:  # asked of the first run: a further one may fail to start what it did
             self._all_count = self._all_count or self._starts_processes()
-        stopped = session.shouldfail or session.shouldstop
-        return self._begun == 0 or (
-            self._all_count and not stopped and self._begun < len(self._params)
-        )
+        if self._begun == 0 or not self._all_count or self._begun == len(self._params):
+            return self._begun == 0
+        session = self.item.session
+        return not (session.shouldfail or session.shouldstop)
 
     def begin_next(self) -> None:
         """Give the item what belongs to its next run: nothing if it runs as it was collected."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,8 +10,6 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
 RUN_ORDER = ("fork", "spawn", "forkserver")
-
-# multiprocessing is imported where it is used: "pytest --version" never needs it.
 
 
 class ContextError(Exception):
@@ -25,8 +24,6 @@ class Platform(NamedTuple):
 
     def contexts(self) -> dict[str, BaseContext]:
         """Return the standard library's own context of each supported start method."""
-        import multiprocessing
-
         return {name: multiprocessing.get_context(name) for name in self.supported}
 
 
@@ -43,8 +40,6 @@ def platform() -> Platform:
     ``get_all_start_methods()`` names the default first; since Python 3.14 that is whatever the
     process-wide default falls back to, so later it would name the one that is set here.
     """
-    import multiprocessing
-
     names = multiprocessing.get_all_start_methods()
     return Platform(tuple(in_run_order(names)), names[0])
 
@@ -130,22 +125,16 @@ class Default(NamedTuple):
     @classmethod
     def of(cls, name: str) -> Default:
         """Return what a standard start method is as the platform's own default."""
-        import multiprocessing
-
         return cls(None, multiprocessing.get_context(name))
 
     @classmethod
     def current(cls) -> Default:
         """Take note of it."""
-        import multiprocessing
-
         return cls(multiprocessing.get_start_method(allow_none=True), _fallback())
 
     def restore(self) -> None:
         """Make it so again, "not set yet" too."""
         if self != Default.current():
-            import multiprocessing
-
             _set_fallback(self.fallback)
             multiprocessing.set_start_method(self.pinned, force=True)
 
@@ -156,13 +145,9 @@ class Default(NamedTuple):
 
 
 def _fallback() -> BaseContext:
-    import multiprocessing
-
     fallback: BaseContext = multiprocessing.context._default_context._default_context  # type: ignore[attr-defined]  # noqa: SLF001 (see above)
     return fallback
 
 
 def _set_fallback(fallback: BaseContext) -> None:
-    import multiprocessing
-
     multiprocessing.context._default_context._default_context = fallback  # type: ignore[attr-defined]  # noqa: SLF001 (see above)

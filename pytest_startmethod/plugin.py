@@ -71,13 +71,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Find out what there is and what is selected: a user's mistake ends the run here."""
-    from pytest_startmethod import collection, fixtures, items, settings
+    from pytest_startmethod import collection, fixtures, items, registering, settings
 
     config.addinivalue_line("markers", items.MARKER_HELP)
     known = config.stash[settings.SETTINGS] = settings.read(config)
     config.pluginmanager.register(fixtures.plugin(known), "startmethod-fixtures")
     hooks = collection.Collection(known.selection)
-    config.pluginmanager.register(hooks, "startmethod-collection")
+    registering.register(config, hooks, "startmethod-collection")
     if getattr(config.option, "dist", "no") != "no" or config.option.start_method_report:
         from pytest_startmethod import reporting
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod import report_file, summary
+from pytest_startmethod import registering, report_file, summary
 from pytest_startmethod.results import ASKS, OUTCOMES, Results, Run, with_method
 from pytest_startmethod.settings import SETTINGS
 
@@ -43,7 +43,7 @@ def register(config: pytest.Config) -> None:
     if problem:
         raise pytest.UsageError(f"--start-method-report: {problem}")
     selected = config.stash[SETTINGS].selection.selected
-    config.pluginmanager.register(Reporting(config, selected, path), NAME)
+    registering.register(config, Reporting(config, selected, path), NAME)
 
 
 class Reporting:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_startmethod import contexts, items, reporting
-from pytest_startmethod.again import PLAN, RUN, Again, Done
+from pytest_startmethod.again import PLAN, RUN, Again
+from pytest_startmethod.registering import register
 from pytest_startmethod.results import ASKS
 from pytest_startmethod.settings import SETTINGS
 from pytest_startmethod.watch import Watch
@@ -47,11 +48,9 @@ def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
         reporting.register(config)
     if asked or planned or default:
         running = Running(config)
-        config.pluginmanager.register(running, "startmethod-running")
-        again = Again(running.starts_processes, chosen.process_defaults)
+        register(config, running, "startmethod-running")
         if planned or len(chosen.process_defaults) > 1:
-            config.pluginmanager.register(again, "startmethod-again")
-            config.pluginmanager.register(Done(again), "startmethod-done")
+            register(config, Again(running, chosen.process_defaults), "startmethod-again")
 
 
 def _own(item: pytest.Item, chosen: Selection) -> tuple[str | None, list[Any] | None, int]:
@@ -83,6 +82,8 @@ class Running:
         # What the process-wide default was before the tests under a start method that run now.
         self._before: contexts.Default | None = None
         self._watch = Watch(config, settings.contexts.values(), settings.stall_timeout)
+        self.done: pytest.Item | None = None
+        """An item whose runs are all over."""
 
     def starts_processes(self) -> bool:
         """Tell whether the test that runs started one through the process-wide default."""
@@ -90,15 +91,19 @@ class Running:
 
     # No wrapper, and nothing after the test: all tests pay for it, and few start a process.
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> bool | None:
         """Let a test run with its process-wide default, whatever was done to it before."""
+        if item is self.done:
+            return True
         own = self._test.parameter = items.start_method(item)
-        method, sets_default = own or self._unasked, items.asks_for_default(item)
-        if RUN in item.stash:
-            method, sets_default = item.stash[RUN].start_method, True
+        run = item.stash.get(RUN, None)
+        method = run.start_method if run else own or self._unasked
         if method is None:
             self._leave()
-            return
+            return None
+        sets_default = run or (own and items.asks_for_default(item))
         default = self._defaults.get(method) if sets_default else self._default
         now = contexts.Default.current()
         self._before = self._before or now
@@ -107,6 +112,7 @@ class Running:
             wanted.restore()
         # None is expected of a method that isn't supported: the test is skipped.
         self._watch.begin(item, nextitem, method, self._starts_by.get(method, ""))
+        return None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:

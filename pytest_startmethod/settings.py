@@ -36,8 +36,9 @@ class Settings(NamedTuple):
     test: Test
 
 
-PLATFORM = pytest.StashKey[contexts.Platform]()
-SETTINGS = pytest.StashKey[Settings]()
+# Not StashKey[...](): typing would keep the classes in a cache; see `registering.register`.
+PLATFORM: pytest.StashKey[contexts.Platform] = pytest.StashKey()
+SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 
 
 def scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ANN401, ARG001 (pytest asks so)

@@ -16,13 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod import again, ending, findings, hints, launch, reporting, stall
+from pytest_startmethod import (
+    again,
+    ending,
+    findings,
+    hints,
+    launch,
+    registering,
+    reporting,
+    stall,
+)
 from pytest_startmethod.children import Child, Owner, Recorder
 from pytest_startmethod.results import Run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Sequence
     from types import FrameType
+
+NAME = "startmethod-watch"
 
 # The hooks in which a test's own code runs, by names that pytest's documentation gives them.
 PHASES = ("pytest_runtest_setup", "pytest_runtest_call", "pytest_runtest_teardown")
@@ -98,8 +109,8 @@ class Watch:
 
     def _begin(self, item: pytest.Item) -> Owner:
         """Watch a test that makes processes, or that may use those of a wider fixture."""
-        if not self._config.pluginmanager.is_registered(self):
-            self._config.pluginmanager.register(self, "startmethod-watch")
+        if not self._config.pluginmanager.has_plugin(NAME):
+            registering.register(self._config, self, NAME)
             self._config.add_cleanup(self._launch.uninstall)
             self._launch.install()
             reporting.register(self._config)
