@@ -40,9 +40,11 @@ class Again:
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, Any, Any]:
         """Run a test under each of its start methods, outside of all that other plugins do."""
-        plan = item.stash.get(PLAN, None)
-        may_repeat = isinstance(item, pytest.Function) and items.start_method(item) is None
-        params = (plan or self._defaults) if may_repeat and not self._nested else []
+        if self._nested or not isinstance(item, pytest.Function) or items.start_method(item):
+            return (yield)
+        # Not stash.get(), which raises and catches an error where there is none.
+        plan = item.stash[PLAN] if PLAN in item.stash else None  # noqa: SIM401
+        params = plan or self._defaults
         if not params:
             return (yield)
         runs = _Runs(item, params, plan is not None, self._running.starts_processes)
