@@ -71,6 +71,8 @@ class Child:
         # missing the child is still recorded, and its end is not watched.
         self.start_method: str = getattr(popen, "method", "unknown")
         """The method that really started it."""
+        # loky's "loky_init_main" is one that starts by "loky".
+        self._start_method_of_class = getattr(process, "_start_method", None)
         self.by_default = self.start_method == multiprocessing.get_start_method(allow_none=True)
         """Whether that was the process-wide default."""
         self.place = place
@@ -81,6 +83,10 @@ class Child:
         """Whether code may keep it for later, as it ends by itself when Python exits."""
         self.exitcode: int | None = None
         self.reported = False
+
+    def is_started_by(self, method: str) -> bool:
+        """Tell whether it was started by a method, or by another that its class calls so."""
+        return method in (self.start_method, self._start_method_of_class)
 
     @property
     def crashed(self) -> bool:

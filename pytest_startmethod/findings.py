@@ -33,7 +33,8 @@ class ChildProcessLeakWarning(UserWarning):
 
 def mismatch(children: Sequence[Child], expected: str) -> list[StartMethodMismatchWarning]:
     """Return the warning of children that weren't started by the expected method."""
-    wrong = [child for child in children if child.start_method not in (expected, "unknown")]
+    known = [child for child in children if child.start_method != "unknown"]
+    wrong = [child for child in known if not child.is_started_by(expected)]
     if not wrong:
         return []
     counted = Counter((child.start_method, _relative(child.place)) for child in wrong)

@@ -237,7 +237,7 @@ class Watch:
         own = [child for child in started if not child.owner.lasts]
         wider = {self._fixtures[f] for f in self._fixtures if f.argname in _fixtures(item)}
         used = [c for c in self._recorder.children if c.owner.lasts and c.owner in wider]
-        by_method = [c for c in (*own, *used) if c.start_method == self._expected]
+        by_method = [c for c in (*own, *used) if c.is_started_by(self._expected)]
         self._run = self._run._replace(
             processes=len(started),
             proven=bool(by_method),

@@ -167,3 +167,48 @@ def test_a_plugins_context_is_compared_with_what_it_starts(
     result = run_watched()
     result.assert_outcomes(passed=2, warnings=1)
     result.stdout.fnmatch_lines(["*::test_it[[]liar[]]"])
+
+
+def test_a_context_may_start_its_processes_by_another_method_of_its_own(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        main_context="""
+            import multiprocessing
+
+            class MainProcess(multiprocessing.get_context("spawn").Process):
+                _start_method = "spawn_main"
+
+            class MainContext(type(multiprocessing.get_context("spawn"))):
+                Process = MainProcess
+
+            # As loky does: a child looks there for the method of its process.
+            multiprocessing.context._concrete_contexts["spawn_main"] = MainContext()
+        """,
+        conftest="""
+            import main_context
+
+            def pytest_startmethod_contexts():
+                return {"spawn_main": main_context.MainContext()}
+        """,
+    )
+    pytester.makepyfile("""
+        import multiprocessing
+        import pytest
+
+        @pytest.mark.start_methods("spawn_main")
+        def test_it(mp_context):
+            process = mp_context.Process(target=print)
+            process.start()
+            assert process._popen.method == "spawn"
+            process.join()
+
+        @pytest.mark.start_methods("spawn_main")
+        def test_other(mp_context):
+            process = multiprocessing.get_context("spawn").Process(target=print)
+            process.start()
+            process.join()
+    """)
+    result = run_watched()
+    result.assert_outcomes(passed=2, warnings=1)
+    result.stdout.fnmatch_lines(["*::test_other[[]spawn_main[]]"])
