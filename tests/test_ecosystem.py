@@ -1,0 +1,155 @@
+"""Other libraries' contexts are runs like the standard ones, and their pools take the plugin's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+METHODS = multiprocessing.get_all_start_methods()
+
+HELPER = """
+import os
+
+def double(number):
+    return 2 * number
+
+def crash():
+    raise ValueError("on purpose")
+
+def send_parent(connection):
+    connection.send(os.getppid())
+
+async def double_async(number):
+    return 2 * number
+"""
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+SHOWN = re.compile(r"<!-- \w+: (\w+) -->\n```python\n(.*?)```", re.DOTALL)
+IN_README = dict(SHOWN.findall(README))
+
+# These two are used as multiprocess is.
+CONTEXTS = {
+    "multiprocess": IN_README["multiprocess"],
+    "billiard": IN_README["multiprocess"].replace("multiprocess ", "billiard ", 1),
+    "torch": IN_README["multiprocess"].replace("multiprocess ", "torch.multiprocessing ", 1),
+    "loky": IN_README["loky"],
+}
+RUNS = {"loky": 2}
+
+CONSUMERS = {
+    "concurrent.futures": """
+        from concurrent.futures import ProcessPoolExecutor
+
+        def test_it(mp_context):
+            with ProcessPoolExecutor(1, mp_context=mp_context) as executor:
+                assert executor.submit(helper.double, 1).result() == 2
+    """,
+    "asyncio": """
+        import asyncio
+        from concurrent.futures import ProcessPoolExecutor
+
+        def test_it(mp_context):
+            async def work():
+                loop = asyncio.get_running_loop()
+                with ProcessPoolExecutor(1, mp_context=mp_context) as executor:
+                    return await loop.run_in_executor(executor, helper.double, 1)
+
+            assert asyncio.run(work()) == 2
+    """,
+    "pebble": """
+        import pebble
+
+        def test_it(mp_context):
+            with pebble.ProcessPool(max_workers=1, context=mp_context) as pool:
+                assert pool.schedule(helper.double, args=[1]).result() == 2
+    """,
+    "mpire": """
+        import mpire
+
+        def test_it(start_method):
+            with mpire.WorkerPool(n_jobs=1, start_method=start_method) as pool:
+                assert pool.map(helper.double, [1, 2]) == [2, 4]
+    """,
+    "joblib": """
+        import joblib
+
+        def test_it(default_start_method):
+            with joblib.parallel_config("multiprocessing", n_jobs=2):
+                assert joblib.Parallel()(joblib.delayed(helper.double)(n) for n in (1, 2)) == [2, 4]
+    """,
+    "aiomultiprocess": """
+        import asyncio
+
+        import aiomultiprocess
+
+        def test_it():
+            async def work():
+                return await aiomultiprocess.Worker(target=helper.double_async, args=[1])
+
+            assert asyncio.run(work()) == 2
+    """,
+}
+
+
+@pytest.mark.parametrize("library", CONTEXTS)
+def test_a_librarys_contexts_are_recorded_and_watched_as_the_standard_ones(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], library: str
+) -> None:
+    pytest.importorskip(library)
+    pytester.makeconftest(CONTEXTS[library])
+    pytester.makepyfile(
+        helper=HELPER,
+        test_it="""
+            import time
+
+            import helper
+
+            def test_process(mp_context):
+                receiver, sender = mp_context.Pipe()
+                process = mp_context.Process(target=helper.send_parent, args=[sender])
+                process.start()
+                assert receiver.recv()
+                process.join()
+                assert process.exitcode == 0
+
+            def test_pool(mp_context):
+                with mp_context.Pool(1) as pool:
+                    assert pool.map(helper.double, [1, 2]) == [2, 4]
+
+            def test_crash(mp_context):
+                process = mp_context.Process(target=helper.crash)
+                process.start()
+                process.join()
+                assert process.exitcode == 1
+
+            def test_leak(mp_context):
+                mp_context.Process(target=time.sleep, args=[1000]).start()
+        """,
+    )
+    result = run_watched()
+    runs = len(METHODS) + RUNS.get(library, len(METHODS))
+    result.assert_outcomes(passed=4 * runs, warnings=2 * runs)
+    for warning in ("ChildProcessCrashWarning", "ChildProcessLeakWarning"):
+        assert result.stdout.str().count(f": {warning}: ") == runs
+    assert "not proven" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("library", CONSUMERS)
+def test_a_librarys_pool_starts_its_processes_by_the_tests_start_method(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], library: str
+) -> None:
+    pytest.importorskip(library)
+    source = "import helper\n" + textwrap.dedent(CONSUMERS[library])
+    pytester.makepyfile(helper=HELPER, test_it=source)
+    pytester.makeconftest(IN_README.get(library, ""))
+    result = run_watched("-W", "error::UserWarning")
+    result.assert_outcomes(passed=len(METHODS))
+    assert "not proven" not in result.stdout.str()
