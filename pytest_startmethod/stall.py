@@ -105,7 +105,7 @@ class Watch:
         place: tuple[FrameType | None, int | None] = (None, None)
         if frame is not None and waits_for_processes(frame) and not self._could_answer(frame):
             place = (frame, frame.f_lasti)
-        # From when nobody could on: an answer takes its time from who gave it to here.
+        # Not from when the wait began: an answer takes its time from who gave it to here.
         if place != self._place or place[0] is None:
             self._place, self._since = place, time.monotonic()
         elif time.monotonic() - self._since >= self._timeout:

@@ -18,6 +18,8 @@ METHODS = multiprocessing.get_all_start_methods()
 HELPER = """
 import os
 
+import child
+
 def double(number):
     return 2 * number
 
@@ -27,8 +29,8 @@ def crash():
 def send_parent(connection):
     connection.send(os.getppid())
 
-async def double_async(number):
-    return 2 * number
+async def method():
+    return child.method()
 """
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -44,61 +46,65 @@ CONTEXTS = {
 }
 RUNS = {"loky": 2}
 
+# Each asks the child how it was started.
 CONSUMERS = {
     "concurrent.futures": """
         from concurrent.futures import ProcessPoolExecutor
 
-        def test_it(mp_context):
+        def test_it(mp_context, start_method):
             with ProcessPoolExecutor(1, mp_context=mp_context) as executor:
-                assert executor.submit(helper.double, 1).result() == 2
+                assert executor.submit(child.method).result() == start_method
     """,
     "asyncio": """
         import asyncio
         from concurrent.futures import ProcessPoolExecutor
 
-        def test_it(mp_context):
+        def test_it(mp_context, start_method):
             async def work():
                 loop = asyncio.get_running_loop()
                 with ProcessPoolExecutor(1, mp_context=mp_context) as executor:
-                    return await loop.run_in_executor(executor, helper.double, 1)
+                    return await loop.run_in_executor(executor, child.method)
 
-            assert asyncio.run(work()) == 2
+            assert asyncio.run(work()) == start_method
     """,
     "pebble": """
         import pebble
 
-        def test_it(mp_context):
+        def test_it(mp_context, start_method):
             with pebble.ProcessPool(max_workers=1, context=mp_context) as pool:
-                assert pool.schedule(helper.double, args=[1]).result() == 2
+                assert pool.schedule(child.method).result() == start_method
     """,
     "mpire": """
         import mpire
 
         def test_it(start_method):
             with mpire.WorkerPool(n_jobs=1, start_method=start_method) as pool:
-                assert pool.map(helper.double, [1, 2]) == [2, 4]
+                assert pool.apply(child.method) == start_method
     """,
     "joblib": """
         import joblib
 
         def test_it(default_start_method):
             with joblib.parallel_config("multiprocessing", n_jobs=2):
-                assert joblib.Parallel()(joblib.delayed(helper.double)(n) for n in (1, 2)) == [2, 4]
+                answers = joblib.Parallel()(joblib.delayed(child.method)() for _ in range(2))
+            assert answers == [default_start_method] * 2
     """,
     "aiomultiprocess": """
         import asyncio
 
         import aiomultiprocess
+        import helper
 
-        def test_it():
+        def test_it(start_method):
             async def work():
-                return await aiomultiprocess.Worker(target=helper.double_async, args=[1])
+                return await aiomultiprocess.Worker(target=helper.method)
 
-            assert asyncio.run(work()) == 2
+            assert asyncio.run(work()) == start_method
     """,
 }
 
 
+@pytest.mark.usefixtures("child_module")
 @pytest.mark.parametrize("library", CONTEXTS)
 def test_a_librarys_contexts_are_recorded_and_watched_as_the_standard_ones(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], library: str
@@ -142,14 +148,14 @@ def test_a_librarys_contexts_are_recorded_and_watched_as_the_standard_ones(
     assert "not proven" not in result.stdout.str()
 
 
+@pytest.mark.usefixtures("child_module")
 @pytest.mark.parametrize("library", CONSUMERS)
 def test_a_librarys_pool_starts_its_processes_by_the_tests_start_method(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], library: str
 ) -> None:
     pytest.importorskip(library)
-    source = "import helper\n" + textwrap.dedent(CONSUMERS[library])
+    source = "import child\n" + textwrap.dedent(CONSUMERS[library])
     pytester.makepyfile(helper=HELPER, test_it=source)
     pytester.makeconftest(IN_README.get(library, ""))
     result = run_watched("-W", "error::UserWarning")
     result.assert_outcomes(passed=len(METHODS))
-    assert "not proven" not in result.stdout.str()
