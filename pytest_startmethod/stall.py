@@ -44,9 +44,9 @@ class Watch:
         self._timeout = timeout
         self._could_answer = could_answer
         self._on_stall = on_stall
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # not held while others' code runs
         self._watching = False
-        self._looking = True
+        self._starting = 0
         self._ticks: ticks.Ticks | None = None
         # How the signal was handled: taken over with the first process that the test starts.
         self._handled_before: Any = None
@@ -77,18 +77,19 @@ class Watch:
             yield
             return
         with self._lock:
+            self._starting += 1
             if forks and self._ticks is not None:
                 self._ticks.make_way()
-            self._looking = False
-            try:
-                yield
-            finally:
-                self._looking = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._starting -= 1
                 self._start()
 
     def _start(self) -> None:
         with self._lock:  # a pool's own thread may start a process at any time
-            if SIGNAL is None or not self._watching:
+            if SIGNAL is None or not self._watching or self._starting:
                 return
             if self._handled_before is None:
                 if threading.current_thread() is not threading.main_thread():
@@ -100,7 +101,7 @@ class Watch:
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        if not self._looking or not self._watching:
+        if self._starting or not self._watching:
             return
         place: tuple[FrameType | None, int | None] = (None, None)
         if frame is not None and waits_for_processes(frame) and not self._could_answer(frame):

@@ -56,6 +56,8 @@ class Watch:
         self._recorder = Recorder(self._owner, self._stall.paused)
         self._pid = os.getpid()
         self._thread = 0
+        # Held while an owner is found: the thread of a pool may make a process at any time.
+        self._owning = threading.RLock()
         # Threads that were there before the first test.
         self._strangers: frozenset[threading.Thread] = frozenset()
         self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}
@@ -125,10 +127,12 @@ class Watch:
         return self._test
 
     def _owner(self) -> Owner | None:
-        """Return whose it is what is made now: a fixture's, the test's or nobody's.
+        """Return whose it is what is made now: a fixture's, the test's or nobody's."""
+        with self._owning:
+            return self._find_owner()
 
-        That is told by the hook that pytest is in.
-        """
+    def _find_owner(self) -> Owner | None:
+        """Return what `_owner` does: it is told by the hook that pytest is in."""
         item = self._item  # in this thread: others may make processes between tests
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 (documented, for debuggers)
         while frame is not None and frame.f_code.co_name not in PHASES:

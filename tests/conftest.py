@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -101,17 +104,28 @@ def assert_one_line() -> Callable[..., None]:
 def run_watched(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
+    left: Callable[[], dict[int, str]],
     assert_nothing_left: Callable[[], None],
 ) -> Callable[..., pytest.RunResult]:
     """Run a suite in a pytest with no other plugin, which ends by itself and leaves no process."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+    def abort() -> None:
+        for pid in left():  # pytest lets each print where its threads are
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGABRT)
 
     def run(*args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
         loaded = [arg for name in ("startmethod", *plugins) for arg in ("-p", name)]
         stall = ("-o", "start_method_stall_timeout=2")
         # Pools fork from a thread of their own, of which Python 3.12 and later warns.
         warnings = ("-W", "ignore:This process:DeprecationWarning")
-        result = pytester.runpytest_subprocess(*loaded, *stall, *warnings, *args, timeout=60)
+        hangs = threading.Timer(50, abort)
+        hangs.start()
+        try:
+            result = pytester.runpytest_subprocess(*loaded, *stall, *warnings, *args, timeout=60)
+        finally:
+            hangs.cancel()
         assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
         assert_nothing_left()
         return result
@@ -120,26 +134,34 @@ def run_watched(
 
 
 @pytest.fixture
-def assert_nothing_left(
+def left(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], None]:
-    """Check that each process has ended that a run has started, directly or not."""
+) -> Callable[[], dict[int, str]]:
+    """Return the processes that a run has started, directly or not, by pid: their commands."""
     monkeypatch.setenv("STARTED_IN", str(pytester.path))  # all of them inherit it
     mark = f"STARTED_IN={pytester.path}\0".encode()
 
-    def left() -> list[str]:
-        found = []
+    def find() -> dict[int, str]:
+        found = {}
         for environ in Path("/proc").glob("[0-9]*/environ"):  # none but on Linux
             with suppress(OSError):  # it has ended just now, or is another user's
                 if mark in environ.read_bytes():
-                    found.append(environ.with_name("cmdline").read_text(encoding="utf-8"))
+                    command = environ.with_name("cmdline").read_text(encoding="utf-8")
+                    found[int(environ.parent.name)] = command
         return found
+
+    return find
+
+
+@pytest.fixture
+def assert_nothing_left(left: Callable[[], dict[int, str]]) -> Callable[[], None]:
+    """Check that each process has ended that a run has started, directly or not."""
 
     def check() -> None:
         # The forkserver and the resource tracker end soon after pytest, and nobody can join them.
         deadline = time.monotonic() + 10
         while left() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert left() == []
+        assert left() == {}
 
     return check
