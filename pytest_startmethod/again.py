@@ -135,12 +135,12 @@ class _Runs:
 
     def end(self) -> None:
         """Take from the item what belonged to the run that is over."""
-        self.item.own_markers[:] = self._markers
         if RUN in self.item.stash:
             del self.item.stash[RUN]
 
     def _change(self, param: Any, *, again: bool) -> None:  # noqa: ANN401 (a pytest.param's type is private)
         item, method = self.item, str(param.values[0])
+        item.own_markers[:] = self._markers
         item.stash[RUN] = Run(
             method,
             item.nodeid,

@@ -134,7 +134,8 @@ class Default(NamedTuple):
 
     def restore(self) -> None:
         """Make it so again, "not set yet" too."""
-        if self != Default.current():
+        pinned = multiprocessing.get_start_method(allow_none=True)
+        if pinned != self.pinned or _fallback() is not self.fallback:
             _set_fallback(self.fallback)
             multiprocessing.set_start_method(self.pinned, force=True)
 

@@ -105,11 +105,9 @@ class Running:
             return None
         sets_default = run or (own and items.asks_for_default(item))
         default = self._defaults.get(method) if sets_default else self._default
-        now = contexts.Default.current()
-        self._before = self._before or now
-        wanted = default or self._before
-        if wanted != now:
-            wanted.restore()
+        if self._before is None:
+            self._before = contexts.Default.current()
+        (default or self._before).restore()
         # None is expected of a method that isn't supported: the test is skipped.
         self._watch.begin(item, nextitem, method, self._starts_by.get(method, ""))
         return None
