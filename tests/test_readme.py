@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +15,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n```python\n(?P<text>.*?)```", re.DOTALL)
+FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
 SESSION = re.compile(r"```console\n\$ pytest (?P<args>.*?)\n(?P<output>.*?)```", re.DOTALL)
+FILES = {file["name"]: file["text"] for file in FILE.finditer(README)}
+METHODS = multiprocessing.get_all_start_methods()
 # What depends on the machine.
 LEFT_OUT = ("platform ", "cachedir: ", "rootdir: ", "configfile: ", "plugins: ")
 
@@ -36,6 +41,13 @@ def sessions() -> list[Session]:
     ]
 
 
+def write(pytester: pytest.Pytester, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = pytester.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
 def comparable(output: str) -> list[str]:
     """Leave out what differs from run to run: times, and what tells of the machine."""
     lines = output.strip().replace("collecting ... ", "").splitlines()
@@ -55,19 +67,49 @@ def test_a_session_prints_what_the_readme_shows(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("CI", raising=False)  # where it is set pytest doesn't shorten lines
-    for name, text in session.files.items():
-        pytester.path.joinpath(name).write_text(text, encoding="utf-8")
-    args = ("-p", "no:cacheprovider", "-p", "no:xdist", *session.args)
+    write(pytester, session.files)
+    # A pool's threads end a little later than it, which only Python's warning of a fork then sees.
+    ignored = ("-W", "ignore:This process:DeprecationWarning")
+    args = ("-p", "no:cacheprovider", "-p", "no:xdist", *ignored, *session.args)
     result = pytester.runpytest_subprocess(*args, timeout=60)
     assert comparable(result.stdout.str()) == comparable(session.output)
 
 
-def test_the_files_that_the_readme_shows_work(pytester: pytest.Pytester) -> None:
-    files = {file["name"]: file["text"] for file in FILE.finditer(README)}
-    for name in ("test_pool.py", "test_marked.py", "test_crash.py"):
-        pytester.path.joinpath(name).write_text(files[name], encoding="utf-8")
+def test_the_tests_that_the_readme_shows_pass(pytester: pytest.Pytester) -> None:
+    tests = [name for name in FILES if name.startswith("test_") and name != "test_app.py"]
+    write(pytester, {name: FILES[name] for name in tests})
     result = pytester.runpytest_subprocess("-W", "error::UserWarning", timeout=60)
-    result.assert_outcomes(passed=8, xfailed=1)
+    result.assert_outcomes(passed=4 * len(METHODS) + 2, xfailed=1)
+
+
+def test_a_pool_is_shared_as_the_readme_shows(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(pytester, {name: text for name, text in FILES.items() if name.startswith("shared/")})
+    monkeypatch.chdir(pytester.path / "shared")
+    setup = pytester.runpytest_subprocess("-p", "no:xdist", "--setup-show", timeout=60)
+    setup.assert_outcomes(passed=2 * len(METHODS))
+    assert sum("SETUP    M pool" in line for line in setup.outlines) == len(METHODS)
+
+
+def test_the_job_that_the_readme_shows_writes_its_summary(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    *_, run, show = re.findall(r"- run: (.*)", job)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary"))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    write(pytester, {"test_pool.py": FILES["test_pool.py"]})
+    for command in (run, show):
+        subprocess.run(command, shell=True, check=True, cwd=pytester.path)
+    summary = (pytester.path / "summary").read_text(encoding="utf-8")
+    assert [line for line in summary.splitlines() if line.startswith("| spawn | 1 |")]
+
+
+def test_the_readme_names_every_module() -> None:
+    [table] = re.findall(r"\n\| \| in `pytest_startmethod/` \|\n(.*?)\n\n", README, re.DOTALL)
+    modules = {path.stem for path in (ROOT / "pytest_startmethod").glob("[!_]*.py")}
+    assert set(re.findall(r"`(\w+)`", table)) == modules
 
 
 def test_ci_runs_the_command_that_passes_the_tests() -> None:
