@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import traceback
-import weakref
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
 from multiprocessing.connection import wait
@@ -16,6 +15,8 @@ from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
 from typing import TYPE_CHECKING, Any
+
+from pytest_startmethod.owners import Owner, Owners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -38,18 +39,6 @@ POOLS = (Pool, ProcessPoolExecutor)
 
 # Whose frames don't say who starts a process.
 PASSED_ON = ("multiprocessing.", "concurrent.futures.", "threading", "pytest_startmethod.")
-
-
-class Owner:
-    """Whose end is the end of a child: a test, a fixture or the session.
-
-    `lasts` tells whether it outlives the test that runs.
-    """
-
-    def __init__(self, name: str, *, lasts: bool = False) -> None:
-        self.name = name
-        self.lasts = lasts
-        self.ended = False
 
 
 class Child:
@@ -126,32 +115,6 @@ class Child:
         """Ask, where no pool or executor does so: once the owner's time is over."""
         self.settle(ask=not self.is_asked_for)
         return self.has_ended() if self.is_asked_for else self.popen is None
-
-
-class Owners:
-    """Who owns each process and maker, by identity: how they are hashed is the test's business."""
-
-    def __init__(self) -> None:
-        self._by_id: dict[int, tuple[weakref.ref[object], Owner | None]] = {}
-
-    def __contains__(self, made: object) -> bool:
-        """Tell whether an object was made while there was this record."""
-        return id(made) in self._by_id
-
-    def add(self, made: object, owner: Owner | None) -> None:
-        """Let `owner` own an object as long as that lives."""
-        key = id(made)
-        self._by_id[key] = weakref.ref(made, lambda _: self._by_id.pop(key)), owner
-
-    def get(self, made: object, default: Owner) -> Owner | None:
-        """Return the owner: `default` where the object is older than this record."""
-        _, owner = self._by_id.get(id(made), (None, default))
-        return owner
-
-    def pools(self) -> list[Pool]:
-        """Return the pools that live."""
-        owned = [ref() for ref, _ in tuple(self._by_id.values())]
-        return [made for made in owned if isinstance(made, Pool)]
 
 
 class Recorder:
@@ -304,5 +267,6 @@ def _maker(frame: FrameType, owners: Owners) -> Maker | None:
     # would live for ever. Where a Python version names them otherwise the test owns the worker.
     workers = frame.f_locals.get("pool")
     if isinstance(workers, list):
-        return next((p for p in owners.pools() if vars(p).get("_pool") is workers), None)
+        pools = (made for made in owners.living() if isinstance(made, Pool))
+        return next((pool for pool in pools if vars(pool).get("_pool") is workers), None)
     return None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import traceback
 import warnings
 from contextlib import suppress
-from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 from types import ModuleType
@@ -21,12 +19,15 @@ from pytest_startmethod import (
     ending,
     findings,
     hints,
+    items,
     launch,
+    owners,
     registering,
     reporting,
     stall,
 )
-from pytest_startmethod.children import Child, Owner, Recorder
+from pytest_startmethod.children import Child, Recorder
+from pytest_startmethod.owners import Owner
 from pytest_startmethod.results import Run
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
 NAME = "startmethod-watch"
-
-# The hooks in which a test's own code runs, by names that pytest's documentation gives them.
-PHASES = ("pytest_runtest_setup", "pytest_runtest_call", "pytest_runtest_teardown")
 
 
 class Watch:
@@ -53,14 +51,12 @@ class Watch:
         self._launch = launch.Launch(config.getini("start_method_preload"), lambda: self._modules)
         self._stall_timeout = stall_timeout
         self._stall = stall.Watch(stall_timeout, self._could_answer, self._on_stall)
-        self._recorder = Recorder(self._owner, self._stall.paused)
+        self._finder = owners.Finder(self._owner_of_test)
+        self._recorder = Recorder(self._finder.find, self._stall.paused)
         self._pid = os.getpid()
-        self._thread = 0
-        # Held while an owner is found: the thread of a pool may make a process at any time.
-        self._owning = threading.RLock()
+        self._installed = False
         # Threads that were there before the first test.
         self._strangers: frozenset[threading.Thread] = frozenset()
-        self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}
         # Of what code under test keeps for later: pools, executors, managers, daemon processes.
         self._library = Owner("the library", lasts=True)
         self.started_by_default = False
@@ -86,8 +82,8 @@ class Watch:
 
         Nothing is patched before the first one.
         """
-        if not self._thread:
-            self._thread = threading.get_ident()
+        if not self._installed:
+            self._installed = True
             self._strangers = frozenset(threading.enumerate())
             self._config.add_cleanup(self._recorder.uninstall)
             self._recorder.install(self._contexts)
@@ -126,33 +122,9 @@ class Watch:
         self._stall.enter(begin=bool(self._before))
         return self._test
 
-    def _owner(self) -> Owner | None:
-        """Return whose it is what is made now: a fixture's, the test's or nobody's."""
-        with self._owning:
-            return self._find_owner()
-
-    def _find_owner(self) -> Owner | None:
-        """Return what `_owner` does: it is told by the hook that pytest is in."""
+    def _owner_of_test(self) -> Owner | None:
         item = self._item  # in this thread: others may make processes between tests
-        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 (documented, for debuggers)
-        while frame is not None and frame.f_code.co_name not in PHASES:
-            if frame.f_code.co_name == "pytest_fixture_setup":
-                break
-            frame = frame.f_back
-        if frame is None or item is None:
-            return None
-        test = self._test or self._begin(item)
-        fixture = frame.f_locals.get("fixturedef")
-        if not isinstance(fixture, pytest.FixtureDef):
-            return test
-        if fixture not in self._fixtures:
-            lasts = fixture.scope != "function"
-            self._fixtures[fixture] = Owner(f"the fixture {fixture.argname!r}", lasts=lasts)
-            fixture.addfinalizer(partial(self._fixture_ended, fixture))
-        return self._fixtures[fixture]
-
-    def _fixture_ended(self, fixture: pytest.FixtureDef[Any]) -> None:
-        self._fixtures.pop(fixture).ended = True
+        return None if item is None else self._test or self._begin(item)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -239,7 +211,7 @@ class Watch:
             return
         started = self._started()
         own = [child for child in started if not child.owner.lasts]
-        wider = {self._fixtures[f] for f in self._fixtures if f.argname in _fixtures(item)}
+        wider = self._finder.of_fixtures(items.fixtures(item))
         used = [c for c in self._recorder.children if c.owner.lasts and c.owner in wider]
         by_method = [c for c in (*own, *used) if c.is_started_by(self._expected)]
         self._run = self._run._replace(
@@ -306,10 +278,6 @@ class Watch:
             dead = [child for child in self._recorder.children if child.exitcode]
         if dead:
             pytest.fail(findings.stall(dead, self._stall_timeout))
-
-
-def _fixtures(item: pytest.Item) -> Sequence[str]:
-    return getattr(item, "fixturenames", ())  # plugins' own items may have none
 
 
 def _is_conftest(module: ModuleType) -> bool:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_startmethod import ending
-from pytest_startmethod.children import Owner, Recorder
+from pytest_startmethod.children import Recorder
+from pytest_startmethod.owners import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
