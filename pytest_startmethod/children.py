@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
 from typing import TYPE_CHECKING, Any
 
+from pytest_startmethod.contexts import RUN_ORDER
 from pytest_startmethod.owners import Owner, Owners
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Child:
         place: str,
         maker: Maker | None,
         owner: Owner,
+        made_at: str = "",
     ) -> None:
         self.popen = popen
         """What started it; None from when the exit code is known: it holds files."""
@@ -68,7 +70,12 @@ class Child:
         """The line that started it."""
         self.maker = maker
         self.owner = owner
-        self.kept = maker is not None or process.daemon
+        self.made_at = made_at or place
+        """The line that made what started it: its pool or executor, or else the line above."""
+        # The pools of other libraries are unknown: loky's keeps an executor for the next call.
+        self.is_standard = self.start_method in RUN_ORDER
+        """Whether it was started by a start method of the standard library's."""
+        self.kept = maker is not None or process.daemon or not self.is_standard
         """Whether code may keep it for later, as it ends by itself when Python exits."""
         self.exitcode: int | None = None
         self.reported = False
@@ -161,7 +168,7 @@ class Recorder:
         """Let another own a child, and the pool, executor or manager that started it."""
         child.owner = owner
         if child.maker is not None:
-            self._owners.add(child.maker, owner)
+            self._owners.add(child.maker, owner, child.made_at)
 
     def settle(self, ask: Callable[[Child], bool] = lambda _: False) -> None:
         """Take note of the exit codes that are known, and ask for some; see `Child.settle`."""
@@ -184,7 +191,9 @@ class Recorder:
         def __init__(made: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
             __tracebackhide__ = True
             if os.getpid() == self._pid and made not in self._owners:  # another class's first
-                self._owners.add(made, self._owner())
+                pool = isinstance(made, POOLS)
+                place = _origin(sys._getframe(1), self._owners)[0] if pool else ""  # noqa: SLF001 (see `_record`)
+                self._owners.add(made, self._owner(), place)
             original(made, *args, **kwargs)
 
         return __init__
@@ -213,7 +222,8 @@ class Recorder:
         # A manager's only process is made by whoever starts it.
         owner = self._owners.get(maker if isinstance(maker, POOLS) else process, self.session)
         if owner is not None and getattr(popen, "pid", process.pid) is not None:
-            self.children.append(Child(process, popen, place, maker, owner))
+            made_at = self._owners.place(maker)
+            self.children.append(Child(process, popen, place, maker, owner, made_at))
 
 
 def _interrupted(error: BaseException) -> Any:  # noqa: ANN401 (as that of Child)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_startmethod.selection import Selection
 
 PARAMETRIZED_TWICE = (
-    "parametrizes start_method itself, which the plugin does for its fixtures and marker: name the "
+    "parametrizes {} itself, which the plugin does for its fixtures and marker: name the "
     "start methods by @pytest.mark.start_methods instead"
 )
 
@@ -38,10 +38,14 @@ class Collection:
         marked = items.is_marked(test)
         if not marked and "start_method" not in names:  # which the other fixtures ask for
             return
-        if "start_method" in _parametrized(metafunc):
-            if marked or any(_is_ours(metafunc, name) for name in fixtures.NAMES):
-                items.fail_collection(test, PARAMETRIZED_TWICE)
-        elif marked or _is_ours(metafunc, "start_method"):
+        parametrized = _parametrized(metafunc)
+        ours = [name for name in fixtures.NAMES if _is_ours(metafunc, name)]
+        if "start_method" in parametrized:
+            if marked or ours:
+                items.fail_collection(test, PARAMETRIZED_TWICE.format("start_method"))
+        elif marked or "start_method" in ours:
+            for name in parametrized.intersection(ours):
+                items.fail_collection(test, PARAMETRIZED_TWICE.format(name))
             if "start_method" not in names:
                 names[:0] = items.INJECTED
             params = items.runs(test, needs_default="default_start_method" in names)

@@ -30,8 +30,7 @@ def stop(ended: Callable[[], list[Child]]) -> list[Child]:
     """
     alive = _wait(ended(), GRACE)
     leaked = list(alive)
-    for maker in {child.maker for child in alive if child.maker is not None}:
-        _stop_maker(maker)
+    stop_makers(alive)
     # None can disobey the second, but on a busy machine it may take its time.
     for end, seconds in ((methodcaller("terminate"), GRACE), (methodcaller("kill"), PATIENCE)):
         if leaked:
@@ -40,6 +39,12 @@ def stop(ended: Callable[[], list[Child]]) -> list[Child]:
                 end(child.popen)
             _wait(alive, seconds)
     return leaked
+
+
+def stop_makers(children: Iterable[Child]) -> None:
+    """Ask what started children to end them, so that it doesn't replace those who end."""
+    for maker in {child.maker for child in children if child.maker is not None}:
+        _stop_maker(maker)
 
 
 def settle(children: Iterable[Child]) -> None:
@@ -71,7 +76,6 @@ def _wait(children: Iterable[Child], seconds: float) -> list[Child]:
 
 
 def _stop_maker(maker: Maker) -> None:
-    """Ask a maker to end its workers, so that it doesn't replace them."""
     stop: Callable[[], object]
     if isinstance(maker, ProcessPoolExecutor):
         stop = functools.partial(maker.shutdown, wait=False, cancel_futures=True)

@@ -80,7 +80,7 @@ def stall(dead: Sequence[Child], seconds: float) -> str:
     """Say that a test waits for these children."""
     return (
         f"blocked for {seconds:g} s in a wait that nobody is left to end: {_ends(dead)}; "
-        "what a child printed last stands in the captured stderr"
+        "what it printed, if anything, is among the captured stderr"
     )
 
 

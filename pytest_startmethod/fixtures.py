@@ -29,8 +29,9 @@ def plugin(known: Settings) -> ModuleType:
         """Name of the multiprocessing start method that the test runs under, such as "fork"."""
         if known.test.parameter is None:
             pytest.fail(
-                "this test has no start method, as request.getfixturevalue() comes too late to "
-                "make a run for each: name the fixture among the arguments of the test",
+                "this test has no start method: name the fixture among the arguments of the test, "
+                "as request.getfixturevalue() comes too late to make a run for each; mark a "
+                "unittest.TestCase with start_methods",
                 pytrace=False,
             )
         return known.test.parameter

@@ -33,25 +33,29 @@ class Owners:
     """Who owns each process and maker, by identity: how they are hashed is the test's business."""
 
     def __init__(self) -> None:
-        self._by_id: dict[int, tuple[weakref.ref[object], Owner | None]] = {}
+        self._by_id: dict[int, tuple[weakref.ref[object], Owner | None, str]] = {}
 
     def __contains__(self, made: object) -> bool:
         """Tell whether an object was made while there was this record."""
         return id(made) in self._by_id
 
-    def add(self, made: object, owner: Owner | None) -> None:
-        """Let `owner` own an object as long as that lives."""
+    def add(self, made: object, owner: Owner | None, place: str = "") -> None:
+        """Let `owner` own an object as long as that lives; `place` is the line that made it."""
         key = id(made)
-        self._by_id[key] = weakref.ref(made, lambda _: self._by_id.pop(key)), owner
+        self._by_id[key] = weakref.ref(made, lambda _: self._by_id.pop(key)), owner, place
 
     def get(self, made: object, default: Owner) -> Owner | None:
         """Return the owner: `default` where the object is older than this record."""
-        _, owner = self._by_id.get(id(made), (None, default))
+        _, owner, _ = self._by_id.get(id(made), (None, default, ""))
         return owner
+
+    def place(self, made: object) -> str:
+        """Return the line that made an object; "" if unknown."""
+        return self._by_id[id(made)][2] if made in self else ""
 
     def living(self) -> list[object]:
         """Return what is owned, as far as it lives."""
-        return [made for ref, _ in tuple(self._by_id.values()) if (made := ref()) is not None]
+        return [made for ref, *_ in tuple(self._by_id.values()) if (made := ref()) is not None]
 
 
 class Finder:

@@ -171,15 +171,22 @@ def _differs(results: Iterable[Result]) -> bool:
 
 def with_method(nodeid: str, method: str) -> str:
     """Return the node id of a test's run: ``test_x[spawn]``, ``test_y[1-spawn]``."""
-    if nodeid.endswith("]"):
-        return f"{nodeid[:-1]}-{method}]"
-    return f"{nodeid}[{method}]"
+    test, group = _without_group(nodeid)
+    if test.endswith("]"):
+        return f"{test[:-1]}-{method}]{group}"
+    return f"{test}[{method}]{group}"
 
 
 def without_method(nodeid: str, method: str) -> str:
     """Return the node id of a run's test."""
-    return (
-        nodeid.removesuffix(f"[{method}]")
-        if nodeid.endswith(f"[{method}]")
-        else (nodeid.removesuffix(f"-{method}]") + "]")
-    )
+    run, group = _without_group(nodeid)
+    if run.endswith(f"[{method}]"):
+        return run.removesuffix(f"[{method}]") + group
+    return run.removesuffix(f"-{method}]") + "]" + group
+
+
+def _without_group(nodeid: str) -> tuple[str, str]:
+    """Split off the group that ``--dist=loadgroup`` of pytest-xdist ends a node id with."""
+    test, at, group = nodeid.rpartition("@")
+    # Not one in a parameter or a folder's name.
+    return (test, at + group) if at and not set(group) & set("]/:") else (nodeid, "")

@@ -97,8 +97,10 @@ class Running:
         """Let a test run with its process-wide default, whatever was done to it before."""
         if item is self.done:
             return True
-        own = self._test.parameter = items.start_method(item)
+        own = items.start_method(item)
         run = item.stash[RUN] if RUN in item.stash else None  # noqa: SIM401 (get() takes longer)
+        # A marked unittest.TestCase isn't parametrized, and its fixtures may ask all the same.
+        self._test.parameter = run.start_method if run and PLAN in item.stash else own
         method = run.start_method if run else own or self._unasked
         if method is None:
             self._leave()

@@ -162,6 +162,8 @@ class Watch:
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
         """End what is left where the run was stopped before its last test."""
         result = yield
+        # They would end with Python, and till then replace workers whose forkserver has ended.
+        ending.stop_makers(c for c in self._recorder.children if c.owner is self._library)
         for warning in self._end(session=True):
             with suppress(Warning):  # made an error by the user: too late for any test
                 warnings.warn(warning, stacklevel=1)
@@ -172,7 +174,9 @@ class Watch:
         if call.when == "call" and call.excinfo is None:
             started = [child for child in self._started() if not child.owner.lasts]
             new, self._judged = started[self._judged :], len(started)  # subtests have a call each
-            return findings.mismatch(new, self._expected)
+            # What another library starts by its own method is no business of an untouched test.
+            judged = [child for child in new if self._run.asked or child.is_standard]
+            return findings.mismatch(judged, self._expected)
         if call.when == "teardown":
             if self._test is not None:
                 self._test.ended = True
@@ -201,7 +205,7 @@ class Watch:
 
         A suite nobody touched may rely on what such code keeps: without it later tests would fail.
         """
-        path, _, line = child.place.rpartition(":")
+        path, _, line = child.made_at.rpartition(":")
         here = self._item is not None and Path(path).resolve() == self._item.path
         return not self._run.asked and line.isdigit() and not here
 

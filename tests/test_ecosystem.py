@@ -148,6 +148,29 @@ def test_a_librarys_contexts_are_recorded_and_watched_as_the_standard_ones(
     assert "not proven" not in result.stdout.str()
 
 
+def test_lokys_executor_is_kept_for_tests_that_ask_for_nothing(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytest.importorskip("joblib")
+    pytester.makepyfile("""
+        import os
+
+        import joblib
+        import pytest
+
+        PIDS = set()
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(number):
+            PIDS.update(joblib.Parallel(n_jobs=2)(joblib.delayed(os.getpid)() for _ in range(2)))
+            assert os.getpid() not in PIDS
+            assert len(PIDS) <= 2
+    """)
+    for selected in (*METHODS, "all"):
+        result = run_watched(f"--start-method={selected}", "-W", "error::UserWarning")
+        result.assert_outcomes(passed=3)
+
+
 @pytest.mark.usefixtures("child_module")
 @pytest.mark.parametrize("library", CONSUMERS)
 def test_a_librarys_pool_starts_its_processes_by_the_tests_start_method(

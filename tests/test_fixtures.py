@@ -338,7 +338,8 @@ def test_getfixturevalue_in_a_test_that_was_not_parametrized_is_one_line(
     result.assert_outcomes(passed=3, failed=3)
     assert_one_line(
         result,
-        "this test has no start method, as request.getfixturevalue() comes too late to make a run "
-        "for each: name the fixture among the arguments of the test",
+        "this test has no start method: name the fixture among the arguments of the test, as "
+        "request.getfixturevalue() comes too late to make a run for each; mark a unittest.TestCase "
+        "with start_methods",
         times=3,
     )

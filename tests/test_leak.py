@@ -302,6 +302,41 @@ def test_what_wider_fixtures_leave_alive_is_ended_with_them(
     assert_gone(3 * len(METHODS))
 
 
+def test_what_code_under_test_makes_for_later_serves_tests_that_ask_for_nothing(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        kept="""
+            import multiprocessing
+            from concurrent.futures import ProcessPoolExecutor
+            from functools import cache
+
+            executor = cache(lambda: ProcessPoolExecutor(1))
+            pool = cache(lambda: multiprocessing.Pool(1))
+            manager = cache(lambda: multiprocessing.Manager().list())
+        """,
+        test_it="""
+            import os
+
+            import kept
+            import pytest
+
+            PIDS = set()
+
+            @pytest.mark.parametrize("number", range(3))
+            def test_it(number):
+                executor, pool = kept.executor(), kept.pool()
+                PIDS.add((executor.submit(os.getpid).result(), pool.apply(os.getpid)))
+                assert len(PIDS) == 1
+                kept.manager().append(number)
+                assert list(kept.manager()) == list(range(number + 1))
+        """,
+    )
+    for method in METHODS:
+        result = run_watched(f"--start-method={method}", "-W", f"error::{WARNING}")
+        result.assert_outcomes(passed=3, errors=0)
+
+
 def test_what_was_made_at_import_is_ended_with_the_session(
     pytester: pytest.Pytester,
     run_impatient: Callable[..., pytest.RunResult],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -269,4 +270,47 @@ def test_a_marked_unittest_runs_under_each_named_method(pytester: pytest.Pyteste
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         ["*::TestCase::test_it?fork? PASSED *", "*::TestCase::test_it?spawn? PASSED *"]
+    )
+
+
+def test_the_fixtures_of_a_marked_unittest_may_ask_for_ours(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import multiprocessing
+        import unittest
+
+        import pytest
+
+        @pytest.mark.start_methods
+        class TestCase(unittest.TestCase):
+            @pytest.fixture(autouse=True)
+            def context(self, mp_context, start_method):
+                self.context, self.method = mp_context, start_method
+
+            def test_it(self):
+                with self.context.Pool(1) as pool:
+                    assert pool.apply(multiprocessing.get_start_method) == self.method
+                assert multiprocessing.get_start_method() == self.method
+    """)
+    result = pytester.runpytest_subprocess("-v", "-W", "ignore:This process:DeprecationWarning")
+    result.assert_outcomes(passed=len(multiprocessing.get_all_start_methods()))
+
+
+@pytest.mark.parametrize("name", ["mp_context", "default_start_method"])
+def test_a_fixture_of_ours_that_is_parametrized_is_refused(
+    pytester: pytest.Pytester, assert_one_line: Callable[..., None], name: str
+) -> None:
+    pytester.makepyfile(f"""
+        import pytest
+
+        @pytest.mark.parametrize("{name}", ["spawn"], indirect=True)
+        def test_it({name}):
+            pass
+    """)
+    result = pytester.runpytest_inprocess()
+    result.assert_outcomes(errors=1)
+    assert_one_line(
+        result,
+        f"test_a_fixture_of_ours_that_is_parametrized_is_refused.py::test_it: parametrizes {name} "
+        "itself, which the plugin does for its fixtures and marker: name the start methods by "
+        "@pytest.mark.start_methods instead",
     )

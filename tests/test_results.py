@@ -30,6 +30,11 @@ def results(*runs: tuple[Run, str]) -> Results:
         ("a.py::test_x[1]", "spawn", "a.py::test_x[1-spawn]"),
         ("a.py::test_x[fork]", "fork", "a.py::test_x[fork-fork]"),
         ("a.py::test_x[[]]", "fork", "a.py::test_x[[]-fork]"),
+        # As pytest-xdist ends the ids of a group.
+        ("a.py::test_x@a", "spawn", "a.py::test_x[spawn]@a"),
+        ("a.py::test_x[1]@a", "spawn", "a.py::test_x[1-spawn]@a"),
+        ("a.py::test_x[a@b]", "spawn", "a.py::test_x[a@b-spawn]"),
+        ("a@b/c.py::test_x", "spawn", "a@b/c.py::test_x[spawn]"),
     ],
 )
 def test_a_run_is_shown_by_its_test_and_its_method(nodeid: str, method: str, shown: str) -> None:
