@@ -31,6 +31,12 @@ TIME = re.compile(r" *\d+\.\d\ds")
 LEFT_OUT = re.compile(
     r"=+ test session|platform |rootdir: |configfile: |plugins: |=+ short test summary|FAILED "
 )
+# What Python warns of by chance: of a pool's threads that end a little later than the pool when the
+# next process forks, and where the garbage collector finds a lock while another one is made.
+BY_CHANCE = (
+    *("-W", "ignore:This process:DeprecationWarning"),
+    *("-W", "ignore:ResourceTracker called reentrantly:UserWarning"),
+)
 COLUMNS = 80
 MARGIN = 2
 
@@ -60,9 +66,7 @@ FORMAT = """\
 
 def run(command: str, files: dict[str, str]) -> str:
     """Run pytest as a terminal with colours shows it."""
-    # A pool's threads end a little later than it, which only Python's warning of a fork then sees.
-    ignored = ("-W", "ignore:This process:DeprecationWarning")
-    options = ("--color=yes", "-p", "no:cacheprovider", "-p", "no:xdist", *ignored)
+    options = ("--color=yes", "-p", "no:cacheprovider", "-p", "no:xdist", *BY_CHANCE)
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             Path(folder, name).write_text(text, encoding="utf-8")

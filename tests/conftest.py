@@ -118,8 +118,10 @@ def run_watched(
     def run(*args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
         loaded = [arg for name in ("startmethod", *plugins) for arg in ("-p", name)]
         stall = ("-o", "start_method_stall_timeout=2")
-        # Pools fork from a thread of their own, of which Python 3.12 and later warns.
-        warnings = ("-W", "ignore:This process:DeprecationWarning")
+        # Pools fork from a thread of their own, of which Python 3.12 and later warns; and it may be
+        # that the garbage collector finds a lock while another one is made.
+        warnings = ["-W", "ignore:This process:DeprecationWarning"]
+        warnings += ["-W", "ignore:ResourceTracker called reentrantly:UserWarning"]
         hangs = threading.Timer(50, abort)
         hangs.start()
         try:

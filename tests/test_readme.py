@@ -19,6 +19,12 @@ FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<text>.*?)```", re.
 SESSION = re.compile(r"```console\n\$ pytest (?P<args>.*?)\n(?P<output>.*?)```", re.DOTALL)
 FILES = {file["name"]: file["text"] for file in FILE.finditer(README)}
 METHODS = multiprocessing.get_all_start_methods()
+# What Python warns of by chance: of a pool's threads that end a little later than the pool when the
+# next process forks, and where the garbage collector finds a lock while another one is made.
+BY_CHANCE = (
+    *("-W", "ignore:This process:DeprecationWarning"),
+    *("-W", "ignore:ResourceTracker called reentrantly:UserWarning"),
+)
 # What depends on the machine.
 LEFT_OUT = ("platform ", "cachedir: ", "rootdir: ", "configfile: ", "plugins: ")
 
@@ -68,9 +74,7 @@ def test_a_session_prints_what_the_readme_shows(
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("CI", raising=False)  # where it is set pytest doesn't shorten lines
     write(pytester, session.files)
-    # A pool's threads end a little later than it, which only Python's warning of a fork then sees.
-    ignored = ("-W", "ignore:This process:DeprecationWarning")
-    args = ("-p", "no:cacheprovider", "-p", "no:xdist", *ignored, *session.args)
+    args = ("-p", "no:cacheprovider", "-p", "no:xdist", *BY_CHANCE, *session.args)
     result = pytester.runpytest_subprocess(*args, timeout=60)
     assert comparable(result.stdout.str()) == comparable(session.output)
 
