@@ -509,3 +509,24 @@ def test_processes_that_no_test_started_live_on(
     result = run_watched("-s")
     result.assert_outcomes(passed=2 * len(METHODS), warnings=0)
     assert "it was alive" in result.stdout.str()
+
+
+def test_a_manager_that_no_test_made_ends_with_python(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makeconftest("""
+        import multiprocessing
+
+        MANAGERS = []
+
+        def pytest_runtest_logfinish():  # between tests
+            MANAGERS.append(multiprocessing.Manager())
+    """)
+    pytester.makepyfile("""
+        def test_it(mp_context):
+            process = mp_context.Process(target=print)
+            process.start()
+            process.join()
+    """)
+    for method in METHODS:
+        run_watched(f"--start-method={method}").assert_outcomes(passed=1)
