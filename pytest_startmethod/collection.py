@@ -38,14 +38,14 @@ class Collection:
         marked = items.is_marked(test)
         if not marked and "start_method" not in names:  # which the other fixtures ask for
             return
-        parametrized = _parametrized(metafunc)
-        ours = [name for name in fixtures.NAMES if _is_ours(metafunc, name)]
+        parametrized = _parametrized(metafunc).intersection(fixtures.NAMES)
         if "start_method" in parametrized:
-            if marked or ours:
+            if marked or any(_is_ours(metafunc, name) for name in fixtures.NAMES):
                 items.fail_collection(test, PARAMETRIZED_TWICE.format("start_method"))
-        elif marked or "start_method" in ours:
-            for name in parametrized.intersection(ours):
-                items.fail_collection(test, PARAMETRIZED_TWICE.format(name))
+        elif marked or _is_ours(metafunc, "start_method"):
+            for name in parametrized:
+                if _is_ours(metafunc, name):
+                    items.fail_collection(test, PARAMETRIZED_TWICE.format(name))
             if "start_method" not in names:
                 names[:0] = items.INJECTED
             params = items.runs(test, needs_default="default_start_method" in names)

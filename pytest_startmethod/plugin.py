@@ -78,7 +78,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures.plugin(known), "startmethod-fixtures")
     hooks = collection.Collection(known.selection)
     registering.register(config, hooks, "startmethod-collection")
-    if getattr(config.option, "dist", "no") != "no" or config.option.start_method_report:
+    if (
+        getattr(config.option, "dist", "no") != "no"
+        or config.option.start_method_report is not None
+    ):
         from pytest_startmethod import reporting
 
         reporting.register(config)  # here, as pytest-xdist has the tests in other processes

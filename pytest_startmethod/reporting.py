@@ -38,7 +38,7 @@ def register(config: pytest.Config) -> None:
         return
     written = config.getoption("start_method_report")
     # Tests may change the working directory.
-    path = Path(written).expanduser().absolute() if written else None
+    path = Path(written).expanduser().absolute() if written is not None else None
     problem = report_file.problem(path) if path else ""
     if problem:
         raise pytest.UsageError(f"--start-method-report: {problem}")

@@ -89,6 +89,26 @@ CONSUMERS = {
                 answers = joblib.Parallel()(joblib.delayed(child.method)() for _ in range(2))
             assert answers == [default_start_method] * 2
     """,
+    # Its loky starts by a method of its own till it is told another, and of fork it warns.
+    "joblib.externals.loky": """
+        import joblib
+        import pytest
+        from joblib.externals.loky import get_reusable_executor
+        from joblib.externals.loky.backend import context
+
+        @pytest.fixture
+        def carry_over(start_method):
+            context.set_start_method(start_method, force=True)
+            yield
+            context.set_start_method(None, force=True)
+            get_reusable_executor(reuse=True).shutdown()  # it is kept, and made by this method
+
+        @pytest.mark.filterwarnings("ignore:`fork` start method:UserWarning")
+        @pytest.mark.usefixtures("carry_over")
+        def test_it(start_method):
+            answers = joblib.Parallel(n_jobs=2)(joblib.delayed(child.method)() for _ in range(2))
+            assert answers == [start_method] * 2
+    """,
     "aiomultiprocess": """
         import asyncio
 

@@ -113,6 +113,7 @@ def test_a_path_that_cannot_be_written_is_a_usage_error_before_anything_runs(
     for path, why in (
         ("missing/report.json", "No such file or directory"),
         ("folder", "Is a directory"),
+        ("", "Is a directory"),
     ):
         result = pytester.runpytest_subprocess(f"--start-method-report={path}", timeout=60)
         absolute = str(pytester.path / path)

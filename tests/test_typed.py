@@ -14,6 +14,7 @@ import pytest_startmethod
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from multiprocessing.pool import Pool
+    from multiprocessing.queues import Queue
 
 # pytest-xdist has a thread in each of its workers: nothing that these children ever wait for.
 pytestmark = pytest.mark.filterwarnings("ignore:.* is multi-threaded:DeprecationWarning")
@@ -54,6 +55,17 @@ def test_a_context(mp_context: BaseContext, start_method: str, pool: Pool) -> No
         assert executor.submit(abs, -2).result() == 2
 
 
+def test_what_a_context_makes(mp_context: BaseContext, start_method: str) -> None:
+    assert mp_context.get_context(start_method) is mp_context
+    assert not mp_context.Event().is_set()
+    queue: Queue[int] = mp_context.Queue()
+    queue.put(1)
+    assert queue.get() == 1
+    with mp_context.Manager() as manager:
+        assert list(manager.list([2])) == [2]
+
+
+# BaseContext has no Process in typeshed; SpawnContext has all, on every platform.
 def test_a_process_of_a_context(mp_context: SpawnContext) -> None:
     receiver, sender = mp_context.Pipe(duplex=False)
     process = mp_context.Process(target=sender.send, args=("done",))
