@@ -201,13 +201,15 @@ class Watch:
         return [*crash, *findings.leak(leaked)]
 
     def _is_of_library(self, child: Child) -> bool:
-        """Tell whether code under test started a child, in a test that asked for no start method.
+        """Tell whether code under test started a child by a method that the test didn't ask for.
 
         A suite nobody touched may rely on what such code keeps: without it later tests would fail.
         """
         path, _, line = child.made_at.rpartition(":")
         here = self._item is not None and Path(path).resolve() == self._item.path
-        return not self._run.asked and line.isdigit() and not here
+        # Nor does a test ask for what another library starts by a method of its own.
+        asked = self._run.asked and (child.is_standard or child.is_started_by(self._expected))
+        return not asked and line.isdigit() and not here
 
     def _look(self, item: pytest.Item) -> None:
         """Take note of what the test started, and what it was served by, while that is there."""

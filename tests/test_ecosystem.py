@@ -191,6 +191,22 @@ def test_lokys_executor_is_kept_for_tests_that_ask_for_nothing(
         result.assert_outcomes(passed=3)
 
 
+def test_lokys_executor_is_kept_for_tests_under_a_start_method(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytest.importorskip("joblib")
+    pytester.makepyfile("""
+        import joblib
+        import pytest
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(start_method, number):
+            joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(number) for _ in range(2))
+    """)
+    # The test that starts the workers is told that they aren't started by its method.
+    run_watched().assert_outcomes(passed=3 * len(METHODS), warnings=1)
+
+
 @pytest.mark.usefixtures("child_module")
 @pytest.mark.parametrize("library", CONSUMERS)
 def test_a_librarys_pool_starts_its_processes_by_the_tests_start_method(
