@@ -72,9 +72,9 @@ class Child:
         self.owner = owner
         self.made_at = made_at or place
         """The line that made what started it: its pool or executor, or else the line above."""
-        # The pools of other libraries are unknown: loky's keeps an executor for the next call.
         self.is_standard = self.start_method in RUN_ORDER
         """Whether it was started by a start method of the standard library's."""
+        # The pools of other libraries are unknown: loky keeps an executor for the next call.
         self.kept = maker is not None or process.daemon or not self.is_standard
         """Whether code may keep it for later, as it ends by itself when Python exits."""
         self.exitcode: int | None = None
