@@ -71,17 +71,18 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Find out what there is and what is selected: a user's mistake ends the run here."""
-    from pytest_startmethod import collection, fixtures, items, registering, settings
+    from pytest_startmethod import registration, settings
+    from pytest_startmethod.selection import collection, fixtures, marker
 
-    config.addinivalue_line("markers", items.MARKER_HELP)
+    config.addinivalue_line("markers", marker.MARKER_HELP)
     known = config.stash[settings.SETTINGS] = settings.read(config)
     config.pluginmanager.register(fixtures.plugin(known), "startmethod-fixtures")
     hooks = collection.Collection(known.selection)
-    registering.register(config, hooks, "startmethod-collection")
+    registration.register(config, hooks, "startmethod-collection")
     if (
         getattr(config.option, "dist", "no") != "no"
         or config.option.start_method_report is not None
     ):
-        from pytest_startmethod import reporting
+        from pytest_startmethod.report import collector
 
-        reporting.register(config)  # here, as pytest-xdist has the tests in other processes
+        collector.register(config)  # here, as pytest-xdist has the tests in other processes

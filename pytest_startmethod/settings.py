@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_startmethod import contexts, selection
+from pytest_startmethod.selection import contexts, table
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -31,7 +31,7 @@ class Settings(NamedTuple):
 
     contexts: Mapping[str, Any]
     """By start method."""
-    selection: selection.Selection
+    selection: table.Selection
     stall_timeout: float
     test: Test
 
@@ -51,7 +51,7 @@ def set_default_early(config: pytest.Config) -> None:
     _, values = _written(config, config.known_args_namespace)
     if values is not None:
         platform = config.stash.setdefault(PLATFORM, contexts.platform())
-        early = selection.expand_known(values, _methods(platform, {}))
+        early = table.expand_known(values, _methods(platform, {}))
         if early:
             _set_default_of_the_run(config, early[0])
 
@@ -67,7 +67,7 @@ def read(config: pytest.Config) -> Settings:
         offers = _ask_plugins(config, "pytest_startmethod_contexts")
         by_name = contexts.merge(platform.contexts(), offers)
         chosen = _select(config, _methods(platform, by_name))
-    except (contexts.ContextError, selection.SelectionError) as error:
+    except (contexts.ContextError, table.SelectionError) as error:
         raise pytest.UsageError(str(error)) from None
     _check_scope(config)
     _check_preload(config)
@@ -87,7 +87,7 @@ def _check_scope(config: pytest.Config) -> None:
 def _check_preload(config: pytest.Config) -> None:
     preload = config.getini("start_method_preload")
     if preload:
-        from pytest_startmethod.launch import import_error
+        from pytest_startmethod.launch.launcher import import_error
 
         problem = import_error(preload)
         if problem:
@@ -112,8 +112,8 @@ def _set_default_of_the_run(config: pytest.Config, name: str) -> None:
     contexts.set_default(name)
 
 
-def _methods(platform: contexts.Platform, by_name: Iterable[str]) -> selection.Methods:
-    return selection.Methods(
+def _methods(platform: contexts.Platform, by_name: Iterable[str]) -> table.Methods:
+    return table.Methods(
         known=tuple(contexts.in_run_order([*contexts.RUN_ORDER, *platform.supported, *by_name])),
         supported=tuple(contexts.in_run_order([*platform.supported, *by_name])),
         standard=platform.supported,
@@ -129,27 +129,27 @@ def _written(config: pytest.Config, options: Namespace) -> tuple[str, Sequence[s
     return "ini-option start_methods", None if ini == () else ini
 
 
-def _select(config: pytest.Config, methods: selection.Methods) -> selection.Selection:
+def _select(config: pytest.Config, methods: table.Methods) -> table.Selection:
     where, values = _written(config, config.option)
     if values is None:
         selected = methods.supported
     else:
         try:
-            selected = selection.expand(values, methods)
-        except selection.SelectionError as error:
-            raise selection.SelectionError(f"{where}: {error}") from None
+            selected = table.expand(values, methods)
+        except table.SelectionError as error:
+            raise table.SelectionError(f"{where}: {error}") from None
     unavailable: dict[str, str] = {}
     for name in selected:
         if name in methods.supported:
             answers = _ask_plugins(config, "pytest_startmethod_unavailable", start_method=name)
             for plugin, reason in itertools.islice(answers, 1):
                 if not isinstance(reason, str) or not reason:
-                    raise selection.SelectionError(
+                    raise table.SelectionError(
                         f"pytest_startmethod_unavailable of {plugin} returned {reason!r} for "
                         f"{name!r}, not a reason or None"
                     )
                 unavailable[name] = reason
-    return selection.Selection(methods, selected, values is not None, unavailable)
+    return table.Selection(methods, selected, values is not None, unavailable)
 
 
 def _ask_plugins(config: pytest.Config, hook: str, **kwargs: object) -> Iterator[contexts.Offer]:

@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 
-from pytest_startmethod.contexts import ContextError, Offer, in_run_order, merge, platform
+from pytest_startmethod.selection.contexts import ContextError, Offer, in_run_order, merge, platform
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod import launch
+from pytest_startmethod.launch import launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -323,7 +323,7 @@ def test_a_folder_for_temporary_files_too_long_for_a_socket_works_or_is_named_as
 
 
 def test_a_child_counts_as_alive_until_its_exit_code_is_sent_whoever_reads_it_when() -> None:
-    server = launch.Server(["__main__"], "ignore")
+    server = launcher.Server(["__main__"], "ignore")
     try:
         sentinel, data = server.connect([])
         wait([sentinel])  # the pid is there to be read, and nobody has read it

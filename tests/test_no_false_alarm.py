@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod import stall
+from pytest_startmethod.watch import stall
 
 if TYPE_CHECKING:
     from collections.abc import Callable

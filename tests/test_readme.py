@@ -110,10 +110,13 @@ def test_the_job_that_the_readme_shows_writes_its_summary(
     assert [line for line in summary.splitlines() if line.startswith("| spawn | 1 |")]
 
 
-def test_the_readme_names_every_module() -> None:
-    [table] = re.findall(r"\n\| \| in `pytest_startmethod/` \|\n(.*?)\n\n", README, re.DOTALL)
-    modules = {path.stem for path in (ROOT / "pytest_startmethod").glob("[!_]*.py")}
-    assert set(re.findall(r"`(\w+)`", table)) == modules
+def test_the_readme_names_every_module_in_its_package() -> None:
+    [table] = re.findall(r"\n\| in `pytest_startmethod/` \|.*\n\|-.*\n((?:\|.*\n)*)", README)
+    rows = [row.strip("|\n").split("|") for row in table.splitlines()]
+    named = {(cells[0].strip(" `/"), m) for cells in rows for m in re.findall(r"`(\w+)`", cells[2])}
+    package = ROOT / "pytest_startmethod"
+    modules = {path.relative_to(package) for path in package.rglob("[!_]*.py")}
+    assert named == {(path.parent.as_posix().strip("."), path.stem) for path in modules}
 
 
 def test_ci_runs_the_command_that_passes_the_tests() -> None:

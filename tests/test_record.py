@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod import ending
-from pytest_startmethod.children import Recorder
-from pytest_startmethod.owners import Owner
+from pytest_startmethod.watch import reaper
+from pytest_startmethod.watch.owners import Owner
+from pytest_startmethod.watch.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,7 +255,7 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
         assert recorder.children[0].exitcode == 0
         assert recorder.ended() == []
         me.ended = True
-        assert ending.stop(recorder.ended) == []
+        assert reaper.stop(recorder.ended) == []
         recorder.forget(recorder.ended())
         assert recorder.children == []
     finally:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod import report_file
-from pytest_startmethod.results import Results, Run
+from pytest_startmethod.record import Run
+from pytest_startmethod.report import files
+from pytest_startmethod.report.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +127,7 @@ def test_what_is_no_unicode_is_written_all_the_same(tmp_path: Path) -> None:
     for method, outcome in (("fork", "passed"), ("spawn", "failed")):
         results.add(Run(method, "x", f"x[{method}]"), outcome, 1, "\udcff é")
     for name in ("report.json", "report.md"):
-        assert report_file.problem(tmp_path / name) == ""
-        report_file.write(tmp_path / name, results, "9")
+        assert files.problem(tmp_path / name) == ""
+        files.write(tmp_path / name, results, "9")
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "\\udcff" in text

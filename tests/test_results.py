@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_startmethod.results import ASKS, Results, Run, with_method, without_method
+from pytest_startmethod.record import ASKS, Run, with_method, without_method
+from pytest_startmethod.report.results import Results
 
 THREE = ("fork", "spawn", "forkserver")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod.selection import (
+from pytest_startmethod.selection.table import (
     Marker,
     Methods,
     Selection,

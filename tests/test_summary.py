@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_startmethod.results import Results, Run
-from pytest_startmethod.selection import Methods, Selection
-from pytest_startmethod.summary import header, lines, markdown
+from pytest_startmethod.record import Run
+from pytest_startmethod.report.results import Results
+from pytest_startmethod.report.summary import header, lines, markdown
+from pytest_startmethod.selection.table import Methods, Selection
 
 THREE = ("fork", "spawn", "forkserver")
 LINUX = Methods(THREE, THREE, THREE, platform_default="fork")

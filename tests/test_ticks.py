@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod import ticks
+from pytest_startmethod.watch import ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +79,7 @@ def test_a_test_that_waits_for_the_dead_fails_by_the_ticks_of_a_thread(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makeconftest("""
-        from pytest_startmethod import ticks
+        from pytest_startmethod.watch import ticks
 
         ticks.every = ticks.ThreadTicks
     """)

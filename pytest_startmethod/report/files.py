@@ -8,12 +8,12 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pytest_startmethod import summary
+from pytest_startmethod.report import summary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_startmethod.results import Results
+    from pytest_startmethod.report.results import Results
 
 
 def problem(path: Path) -> str:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod import registering, report_file, summary
-from pytest_startmethod.results import ASKS, OUTCOMES, Results, Run, with_method
+from pytest_startmethod import registration
+from pytest_startmethod.record import ASKS, OUTCOMES, Run, with_method
+from pytest_startmethod.report import files, summary
+from pytest_startmethod.report.results import Results
 from pytest_startmethod.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -39,11 +41,11 @@ def register(config: pytest.Config) -> None:
     written = config.getoption("start_method_report")
     # Tests may change the working directory.
     path = Path(written).expanduser().absolute() if written is not None else None
-    problem = report_file.problem(path) if path else ""
+    problem = files.problem(path) if path else ""
     if problem:
         raise pytest.UsageError(f"--start-method-report: {problem}")
     selected = config.stash[SETTINGS].selection.selected
-    registering.register(config, Reporting(config, selected, path), NAME)
+    registration.register(config, Reporting(config, selected, path), NAME)
 
 
 class Reporting:
@@ -144,7 +146,7 @@ class Reporting:
             if remembered:
                 cache.set(key, self._as_collected(remembered))
         if self._path:
-            report_file.write(self._path, self._results(), pytest.__version__)
+            files.write(self._path, self._results(), pytest.__version__)
         return result
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_startmethod.results import OUTCOMES
+from pytest_startmethod.record import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_startmethod.results import Result, Results, Row
-    from pytest_startmethod.selection import Selection
+    from pytest_startmethod.report.results import Result, Results, Row
+    from pytest_startmethod.selection.table import Selection
 
 IN_FULL = 20
 """How many of the differing tests are shown."""

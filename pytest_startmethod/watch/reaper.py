@@ -11,12 +11,12 @@ from multiprocessing.pool import Pool
 from operator import methodcaller
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.children import PATIENCE
+from pytest_startmethod.watch.recorder import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pytest_startmethod.children import Child, Maker
+    from pytest_startmethod.watch.recorder import Child, Maker
 
 GRACE = 1.0
 """Seconds that a child may take to end by itself, and then again to obey a signal."""

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod import fixtures, items, summary
+from pytest_startmethod.report import summary
+from pytest_startmethod.selection import fixtures, marker
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from pytest_startmethod.selection import Selection
+    from pytest_startmethod.selection.table import Selection
 
 PARAMETRIZED_TWICE = (
     "parametrizes {} itself, which the plugin does for its fixtures and marker: name the "
@@ -35,20 +36,20 @@ class Collection:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one run of a test for each of its start methods."""
         test, names = metafunc.definition, metafunc.fixturenames
-        marked = items.is_marked(test)
+        marked = marker.is_marked(test)
         if not marked and "start_method" not in names:  # which the other fixtures ask for
             return
         parametrized = _parametrized(metafunc).intersection(fixtures.NAMES)
         if "start_method" in parametrized:
             if marked or any(_is_ours(metafunc, name) for name in fixtures.NAMES):
-                items.fail_collection(test, PARAMETRIZED_TWICE.format("start_method"))
+                marker.fail_collection(test, PARAMETRIZED_TWICE.format("start_method"))
         elif marked or _is_ours(metafunc, "start_method"):
             for name in parametrized:
                 if _is_ours(metafunc, name):
-                    items.fail_collection(test, PARAMETRIZED_TWICE.format(name))
+                    marker.fail_collection(test, PARAMETRIZED_TWICE.format(name))
             if "start_method" not in names:
-                names[:0] = items.INJECTED
-            params = items.runs(test, needs_default="default_start_method" in names)
+                names[:0] = marker.INJECTED
+            params = marker.runs(test, needs_default="default_start_method" in names)
             scope = test.config.getini("start_method_scope")
             metafunc.parametrize("start_method", params, indirect=True, scope=scope)
             self._concerned = True
@@ -64,8 +65,8 @@ class Collection:
             return report
         try:
             for test in report.result if issubclass(collector.obj, unittest.TestCase) else ():
-                if isinstance(test, pytest.Function) and items.is_marked(test):
-                    items.runs(test, needs_default=True)
+                if isinstance(test, pytest.Function) and marker.is_marked(test):
+                    marker.runs(test, needs_default=True)
                     self._concerned = True
         except pytest.fail.Exception as error:
             report.outcome, report.longrepr, report.result = "failed", str(error), []
@@ -79,9 +80,9 @@ class Collection:
     ) -> None:
         """Deselect what a marker names and the user didn't select, and prepare the runs."""
         if self._concerned:
-            from pytest_startmethod import running
+            from pytest_startmethod.runs import base_run
 
-            running.prepare(config, items)
+            base_run.prepare(config, items)
 
 
 def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
@@ -110,7 +111,7 @@ def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
     if known is None:
         return True
     for fixture in reversed(known.get(name, ())):  # none of a parameter
-        if fixture.func.__module__ == f"{__package__}.fixtures":
+        if fixture.func.__module__ == fixtures.__name__:
             return True
         if name not in fixture.argnames:  # one that overrides ours, and doesn't ask for it
             return False

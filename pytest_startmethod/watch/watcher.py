@@ -14,21 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod import (
-    again,
-    ending,
-    findings,
-    hints,
-    items,
-    launch,
-    owners,
-    registering,
-    reporting,
-    stall,
-)
-from pytest_startmethod.children import Child, Recorder
-from pytest_startmethod.owners import Owner
-from pytest_startmethod.results import Run
+from pytest_startmethod import registration
+from pytest_startmethod.launch import launcher
+from pytest_startmethod.record import Run
+from pytest_startmethod.report import collector
+from pytest_startmethod.runs import reruns
+from pytest_startmethod.selection import marker
+from pytest_startmethod.watch import findings, hints, owners, reaper, stall
+from pytest_startmethod.watch.owners import Owner
+from pytest_startmethod.watch.recorder import Child, Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Sequence
@@ -48,7 +42,7 @@ class Watch:
     ) -> None:
         self._config = config
         self._contexts = contexts
-        self._launch = launch.Launch(config.getini("start_method_preload"), lambda: self._modules)
+        self._launch = launcher.Launch(config.getini("start_method_preload"), lambda: self._modules)
         self._stall_timeout = stall_timeout
         self._stall = stall.Watch(stall_timeout, self._could_answer, self._on_stall)
         self._finder = owners.Finder(self._owner_of_test)
@@ -102,17 +96,17 @@ class Watch:
         item = self._item
         if item is None or self._test is not None:
             return
-        if self._recorder.children or again.RUN in item.stash:
+        if self._recorder.children or reruns.RUN in item.stash:
             self._begin(item)
 
     def _begin(self, item: pytest.Item) -> Owner:
         """Watch a test that makes processes, or that may use those of a wider fixture."""
         if not self._config.pluginmanager.has_plugin(NAME):
-            registering.register(self._config, self, NAME)
+            registration.register(self._config, self, NAME)
             self._config.add_cleanup(self._launch.uninstall)
             self._launch.install()
-            reporting.register(self._config)
-        self._run = again.run(item, self._method)
+            collector.register(self._config)
+        self._run = reruns.run(item, self._method)
         self._modules = self._find_modules(item)
         self._test = Owner("the test")
         self._before = frozenset(self._recorder.children)
@@ -163,7 +157,7 @@ class Watch:
         """End what is left where the run was stopped before its last test."""
         result = yield
         # They would end with Python, and till then replace workers whose forkserver has ended.
-        ending.stop_makers(c for c in self._recorder.children if c.owner is self._library)
+        reaper.stop_makers(c for c in self._recorder.children if c.owner is self._library)
         for warning in self._end(session=True):
             with suppress(Warning):  # made an error by the user: too late for any test
                 warnings.warn(warning, stacklevel=1)
@@ -180,7 +174,7 @@ class Watch:
         if call.when == "teardown":
             if self._test is not None:
                 self._test.ended = True
-            # No item, or one without nodes to keep: see `again._Keeper`.
+            # No item, or one without nodes to keep: see `reruns._Keeper`.
             return self._end(session=self._nextitem is None or not self._nextitem.listchain())
         return []
 
@@ -190,8 +184,8 @@ class Watch:
         for child in self._recorder.ended():
             if child.kept and not child.owner.lasts and self._is_of_library(child):
                 self._recorder.give(child, self._library)
-        leaked = ending.stop(self._recorder.ended)
-        ending.settle(self._recorder.ended())
+        leaked = reaper.stop(self._recorder.ended)
+        reaper.settle(self._recorder.ended())
         crashed = [c for c in self._started() if c.crashed and not c.reported and c not in leaked]
         for child in crashed:
             child.reported = True
@@ -217,7 +211,7 @@ class Watch:
             return
         started = self._started()
         own = [child for child in started if not child.owner.lasts]
-        wider = self._finder.of_fixtures(items.fixtures(item))
+        wider = self._finder.of_fixtures(marker.fixtures(item))
         used = [c for c in self._recorder.children if c.owner.lasts and c.owner in wider]
         by_method = [c for c in (*own, *used) if c.is_started_by(self._expected)]
         self._run = self._run._replace(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod import contexts, items
-from pytest_startmethod.results import Run, with_method, without_method
+from pytest_startmethod.record import Run, with_method, without_method
+from pytest_startmethod.selection import contexts, marker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from pytest_startmethod.running import Running
+    from pytest_startmethod.runs.base_run import Running
 
 # The run of an item that goes on now, where the item isn't parametrized with its start method.
 RUN: pytest.StashKey[Run] = pytest.StashKey()
@@ -40,7 +40,7 @@ class Again:
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, Any, Any]:
         """Run a test under each of its start methods, outside of all that other plugins do."""
-        if self._nested or not isinstance(item, pytest.Function) or items.start_method(item):
+        if self._nested or not isinstance(item, pytest.Function) or marker.start_method(item):
             return (yield)
         # Not stash.get(), which raises and catches an error where there is none.
         plan = item.stash[PLAN] if PLAN in item.stash else None  # noqa: SIM401
@@ -92,7 +92,7 @@ class Again:
 
 def run(item: pytest.Item, method: str) -> Run:
     """Return the run of an item that goes on now, by its start method."""
-    own, nodeid = items.start_method(item), item.nodeid
+    own, nodeid = marker.start_method(item), item.nodeid
     if own is not None:
         return Run(own, without_method(nodeid, own), nodeid)
     return item.stash.get(RUN, None) or Run(method, nodeid, nodeid, asked=False)

@@ -11,13 +11,13 @@ from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-from pytest_startmethod import ticks
+from pytest_startmethod.watch import ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from types import FrameType
 
-    from pytest_startmethod.children import Child
+    from pytest_startmethod.watch.recorder import Child
 
 # A handler of it that raises ends a wait; one that returns lets it go on. Ignored by default, and
 # not on Windows, where no test is watched.

@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
 from typing import TYPE_CHECKING, Any
 
-from pytest_startmethod.contexts import RUN_ORDER
-from pytest_startmethod.owners import Owner, Owners
+from pytest_startmethod.selection.contexts import RUN_ORDER
+from pytest_startmethod.watch.owners import Owner, Owners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

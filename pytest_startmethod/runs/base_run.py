@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod import contexts, items, reporting
-from pytest_startmethod.again import PLAN, RUN, Again
-from pytest_startmethod.registering import register
-from pytest_startmethod.results import ASKS
+from pytest_startmethod.record import ASKS
+from pytest_startmethod.registration import register
+from pytest_startmethod.report import collector
+from pytest_startmethod.runs.reruns import PLAN, RUN, Again
+from pytest_startmethod.selection import contexts, marker
 from pytest_startmethod.settings import SETTINGS
-from pytest_startmethod.watch import Watch
+from pytest_startmethod.watch.watcher import Watch
 
 if TYPE_CHECKING:
-    from pytest_startmethod.selection import Selection
+    from pytest_startmethod.selection.table import Selection
 
 
 def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
@@ -45,7 +46,7 @@ def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
         config.hook.pytest_deselected(items=deselected)
         tests[:] = kept
     if asked:
-        reporting.register(config)
+        collector.register(config)
     if asked or planned or default:
         running = Running(config)
         register(config, running, "startmethod-running")
@@ -55,15 +56,15 @@ def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
 
 def _own(item: pytest.Item, chosen: Selection) -> tuple[str | None, list[Any] | None, int]:
     """Return an item's start method or runs, where it has its own, and how many are deselected."""
-    marked = items.is_marked(item)
+    marked = marker.is_marked(item)
     if marked:
-        items.inject(item)
-    method = items.start_method(item)
+        marker.inject(item)
+    method = marker.start_method(item)
     if method is not None:
         return method, None, int(method not in chosen.not_deselected)
     if not marked or not isinstance(item, pytest.Function):
         return None, None, 0
-    runs = items.runs(item, needs_default=True)
+    runs = marker.runs(item, needs_default=True)
     selected = [run for run in runs if run.values[0] in chosen.not_deselected]
     return None, selected, len(runs) - len(selected)
 
@@ -97,7 +98,7 @@ class Running:
         """Let a test run with its process-wide default, whatever was done to it before."""
         if item is self.done:
             return True
-        own = items.start_method(item)
+        own = marker.start_method(item)
         run = item.stash[RUN] if RUN in item.stash else None  # noqa: SIM401 (get() takes longer)
         # A marked unittest.TestCase isn't parametrized, and its fixtures may ask all the same.
         self._test.parameter = run.start_method if run and PLAN in item.stash else own
@@ -105,7 +106,7 @@ class Running:
         if method is None:
             self._leave()
             return None
-        sets_default = run or (own and items.asks_for_default(item))
+        sets_default = run or (own and marker.asks_for_default(item))
         default = self._defaults.get(method) if sets_default else self._default
         if self._before is None:
             self._before = contexts.Default.current()

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from pytest_startmethod import selection
+from pytest_startmethod.selection import table
 from pytest_startmethod.settings import SETTINGS
 
 MARKER = "start_methods"
@@ -71,13 +71,13 @@ def runs(test: pytest.Function, *, needs_default: bool) -> list[Any]:
     args = mark.args if mark else ()
     params = [arg if isinstance(arg, ParameterSet) else pytest.param(arg) for arg in args]
     try:
-        marker = mark and selection.start_methods(
+        marker = mark and table.start_methods(
             *(p.values[0] if len(p.values) == 1 else p.values for p in params),
             known=chosen.methods.known,
             **mark.kwargs,
         )
         planned = chosen.runs(marker, needs_default=needs_default)
-    except (selection.SelectionError, TypeError) as error:
+    except (table.SelectionError, TypeError) as error:
         problem = str(error)
     else:
         marks = {p.values[0]: p.marks for p in params}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_startmethod.children import Child
+    from pytest_startmethod.watch.recorder import Child
 
 
 FEW, MANY = 10, 50

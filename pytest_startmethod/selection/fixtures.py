@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod import contexts, selection, settings
+from pytest_startmethod import settings
+from pytest_startmethod.selection import contexts, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ def plugin(known: Settings) -> ModuleType:
         that name. The process-wide default stays as it is.
         """
         if start_method not in known.contexts:  # a start_method of the suite's own
-            pytest.fail(selection.unsupported([start_method], list(known.contexts)), pytrace=False)
+            pytest.fail(table.unsupported([start_method], list(known.contexts)), pytrace=False)
         return known.contexts[start_method]
 
     @pytest.fixture(scope=settings.scope)

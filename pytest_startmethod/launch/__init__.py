@@ -1,0 +1,1 @@
+"""How do child processes start fast and clean?"""

@@ -1,0 +1,1 @@
+"""How does a test come to run under each start method?"""

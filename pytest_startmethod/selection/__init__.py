@@ -1,0 +1,1 @@
+"""Which start methods does a test run under?"""

@@ -1,0 +1,1 @@
+"""What do a test's processes do, and what is wrong?"""
