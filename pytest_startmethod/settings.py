@@ -87,7 +87,7 @@ def _check_scope(config: pytest.Config) -> None:
 def _check_preload(config: pytest.Config) -> None:
     preload = config.getini("start_method_preload")
     if preload:
-        from pytest_startmethod.launch.launcher import import_error
+        from pytest_startmethod.launch.imports import import_error
 
         problem = import_error(preload)
         if problem:

@@ -88,7 +88,7 @@ class Running:
 
     def starts_processes(self) -> bool:
         """Tell whether the test that runs started one through the process-wide default."""
-        return self._watch.started_by_default
+        return self._watch.used_default
 
     # No wrapper, and nothing after the test: all tests pay for it, and few start a process.
     @pytest.hookimpl(tryfirst=True)

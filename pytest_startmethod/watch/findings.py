@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_startmethod.watch.recorder import Child
+    from pytest_startmethod.watch.children import Child
 
 
 FEW, MANY = 10, 50
@@ -52,7 +52,7 @@ def crash(children: Sequence[Child], stderr: str) -> list[ChildProcessCrashWarni
     """Return the warning of children that crashed while the test passed."""
     if not children:
         return []
-    words = last_words(stderr) if len(children) == 1 and children[0].exitcode == 1 else ""
+    words = last_words(stderr) if len(children) == 1 and children[0].exit_code == 1 else ""
     quoted = f" ({words})" if words else ""
     text = (
         f"the test passed, but {_ends(children)}{quoted}: let the test check "
@@ -112,7 +112,7 @@ def _list(texts: Sequence[str]) -> str:
 
 def ending(child: Child) -> str:
     """Return the exit code, or the name of the signal, of a child."""
-    code = child.exitcode
+    code = child.exit_code
     if code is None:
         return "exit code unknown" if child.has_ended() else "alive"
     with suppress(ValueError):  # a number that is no signal here

@@ -1,81 +1,89 @@
-"""How does a child end that outlives its owner?"""
+"""Stops processes that outlive their test or fixture."""
 
 from __future__ import annotations
 
 import functools
-import threading
-import time
+import gc
+import signal
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.connection import wait
 from multiprocessing.pool import Pool
-from operator import methodcaller
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_startmethod.watch.recorder import PATIENCE
+from pytest_startmethod.system import System
+from pytest_startmethod.watch.broken_starts import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
-    from pytest_startmethod.watch.recorder import Child, Maker
+    from pytest_startmethod.watch.children import Child
 
 GRACE = 1.0
 """Seconds that a child may take to end by itself, and then again to obey a signal."""
 
+SOON = 0.1
+"""Seconds after which a pool that is alive may be one that only waits to be collected."""
 
-def stop(ended: Callable[[], list[Child]]) -> list[Child]:
-    """End what outlives its owner, and return it; `ended` tells the children whose owner has ended.
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
-    A child that ends by itself within `GRACE` seconds is none. The others get a SIGTERM, and a
-    SIGKILL after as long again; when this returns, none of them is alive.
+
+def stop(outlive: Callable[[], list[Child]]) -> list[Child]:
+    """Stop the children whose owner has ended, and return those that didn't end by themselves.
+
+    `outlive` returns the children whose owner has ended: a pool may start more of them. One that
+    ends within `GRACE` seconds is no leak. The others get a SIGTERM, and a SIGKILL after as long
+    again; when this returns, none of them is alive.
     """
-    alive = _wait(ended(), GRACE)
-    leaked = list(alive)
-    stop_makers(alive)
+    alive = _wait(outlive(), SOON)
+    if any(child.maker is not None for child in alive):
+        gc.collect()  # a pool, executor or manager in a reference cycle ends with it
+    leaked = _wait(alive, GRACE)
+    stop_makers(leaked)
     # None can disobey the second, but on a busy machine it may take its time.
-    for end, seconds in ((methodcaller("terminate"), GRACE), (methodcaller("kill"), PATIENCE)):
+    for signum, seconds in ((signal.SIGTERM, GRACE), (KILL, PATIENCE)):
         if leaked:
-            alive = [child for child in ended() if not child.is_gone()]
+            alive = [child for child in outlive() if not child.has_ended()]
             for child in alive:
-                end(child.popen)
+                child.send(signum)
             _wait(alive, seconds)
     return leaked
 
 
 def stop_makers(children: Iterable[Child]) -> None:
     """Ask what started children to end them, so that it doesn't replace those who end."""
-    for maker in {child.maker for child in children if child.maker is not None}:
+    makers = {id(maker): maker for child in children if (maker := child.maker) is not None}
+    for maker in makers.values():
         _stop_maker(maker)
 
 
-def settle(children: Iterable[Child]) -> None:
-    """Take note of the exit codes of children that have ended, whoever asks for them.
+def settle(children: Collection[Child]) -> None:
+    """Take note of the exit codes of children that have ended.
 
-    Pools and executors get `GRACE` seconds to ask first: they do so in threads of their own.
+    The threads of pools and executors get `GRACE` seconds to ask for them.
     """
-    began = time.monotonic()
     for child in children:
-        passed = 0.0
-        while child.popen is not None and passed < PATIENCE:
-            passed = time.monotonic() - began
-            child.settle(ask=not child.is_asked_for or passed > GRACE)
-            if child.popen is not None:
-                time.sleep(0.001)
+        child.ask()
+    deadline = System.monotonic() + GRACE
+    while System.monotonic() < deadline and any(_is_awaited(child) for child in children):
+        System.sleep(0.001)
+
+
+def _is_awaited(child: Child) -> bool:
+    """Tell whether a thread of a pool or an executor is about to get the exit code."""
+    return child.exit_code is None and child.by_pool and child.popen is not None
 
 
 def _wait(children: Iterable[Child], seconds: float) -> list[Child]:
-    """Wait until all have ended, so long at most, and return those who have not."""
-    deadline = time.monotonic() + seconds
-    alive = [child for child in children if not child.is_gone()]
-    while alive and (left := deadline - time.monotonic()) > 0:
-        if any(child.has_ended() for child in alive):  # its sentinel says so
-            time.sleep(0.001)
-        else:
-            wait([child.popen.sentinel for child in alive if child.popen], left)
-        alive = [child for child in alive if not child.is_gone()]
+    """Wait until all have ended, so long at most, and return those that have not."""
+    alive = [child for child in children if not child.has_ended()]
+    deadline, pause = System.monotonic() + seconds, 0.001
+    while alive and System.monotonic() < deadline:
+        System.sleep(pause)
+        pause = min(pause * 2, 0.02)
+        alive = [child for child in alive if not child.has_ended()]
     return alive
 
 
-def _stop_maker(maker: Maker) -> None:
+def _stop_maker(maker: Any) -> None:  # noqa: ANN401 (a pool, an executor or a manager)
     stop: Callable[[], object]
     if isinstance(maker, ProcessPoolExecutor):
         stop = functools.partial(maker.shutdown, wait=False, cancel_futures=True)
@@ -84,6 +92,6 @@ def _stop_maker(maker: Maker) -> None:
     else:
         stop = maker.shutdown
     # In a thread, as Pool.terminate() waits for ever where a killed worker holds the pool's lock.
-    thread = threading.Thread(target=stop, daemon=True)
+    thread = System.Thread(target=stop, daemon=True)
     thread.start()
     thread.join(GRACE)

@@ -1,184 +1,119 @@
-"""Which processes did a test start, and how did they end?"""
+"""Records the processes that are started, who started them, and the exit codes that others get."""
 
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import os
-import signal
 import sys
-import traceback
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, suppress
-from multiprocessing.connection import wait
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from multiprocessing import popen_fork
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_startmethod.selection.contexts import RUN_ORDER
-from pytest_startmethod.watch.owners import Owner, Owners
+from pytest_startmethod.system import System
+from pytest_startmethod.watch import broken_starts
+from pytest_startmethod.watch.children import Child
+from pytest_startmethod.watch.owners import Owner
+from pytest_startmethod.watch.places import package, user_line
+from pytest_startmethod.watch.weak_map import WeakMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-    from multiprocessing.managers import BaseManager
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
-    Maker = Pool | ProcessPoolExecutor | BaseManager
-
-PATIENCE = 10.0
-"""Seconds that a busy machine may take for what happens in any case."""
-
-FAULTS = frozenset(
-    -getattr(signal, name)
-    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
-    if hasattr(signal, name)
-)
+    from pytest_startmethod.guard import Guard
 
 # Each starts processes for those who use it, at times of its own.
 POOLS = (Pool, ProcessPoolExecutor)
 
-# Whose frames don't say who starts a process.
-PASSED_ON = ("multiprocessing.", "concurrent.futures.", "threading", "pytest_startmethod.")
+# The packages and modules whose frames don't say who starts a process.
+PASSED_OVER = ("multiprocessing", "concurrent", "threading", "pytest_startmethod")
 
 
-class Child:
-    """A process that was started, the exit code from when it is known on."""
+class Made(NamedTuple):
+    """What is known of a process, a lock, a pool or an executor that was made."""
 
-    def __init__(
-        self,
-        process: BaseProcess,
-        popen: Any,  # noqa: ANN401 (a private class, another for each start method)
-        place: str,
-        maker: Maker | None,
-        owner: Owner,
-        made_at: str = "",
-    ) -> None:
-        self.popen = popen
-        """What started it; None from when the exit code is known: it holds files."""
-        self.name = process.name
-        self.pid: int = getattr(popen, "pid", process.pid) or 0
-        # What started a process alone knows by which method, since Python 3.4. Where it goes
-        # missing the child is still recorded, and its end is not watched.
-        self.start_method: str = getattr(popen, "method", "unknown")
-        """The method that really started it."""
-        # loky's "loky_init_main" is one that starts by "loky".
-        self._start_method_of_class = getattr(process, "_start_method", None)
-        self.by_default = self.start_method == multiprocessing.get_start_method(allow_none=True)
-        """Whether that was the process-wide default."""
-        self.place = place
-        """The line that started it."""
-        self.maker = maker
-        self.owner = owner
-        self.made_at = made_at or place
-        """The line that made what started it: its pool or executor, or else the line above."""
-        self.is_standard = self.start_method in RUN_ORDER
-        """Whether it was started by a start method of the standard library's."""
-        # The pools of other libraries are unknown: loky keeps an executor for the next call.
-        self.kept = maker is not None or process.daemon or not self.is_standard
-        """Whether code may keep it for later, as it ends by itself when Python exits."""
-        self.exitcode: int | None = None
-        self.reported = False
-
-    def is_started_by(self, method: str) -> bool:
-        """Tell whether it was started by a method, or by another that its class calls so."""
-        return method in (self.start_method, self._start_method_of_class)
-
-    @property
-    def crashed(self) -> bool:
-        """Whether it ended by an uncaught exception or a fault."""
-        return self.exitcode == 1 or self.exitcode in FAULTS
-
-    def has_ended(self) -> bool:
-        """Look, without taking the exit code away from somebody who waits for it.
-
-        So it can only be told by the sentinel, which is closed a little before the end, or long
-        before it by a child that closes all files.
-        """
-        popen = self.popen  # settle() may run meanwhile, in another thread
-        # Once the exit code is known, close() may have closed the sentinel.
-        return (
-            popen is None or popen.returncode is not None or bool(wait([popen.sentinel], timeout=0))
-        )
-
-    @property
-    def is_asked_for(self) -> bool:
-        """Whether a thread of a pool or an executor asks for the exit code."""
-        return isinstance(self.maker, POOLS)
-
-    def settle(self, *, ask: bool) -> None:
-        """Take note of the exit code where it is known; `ask` for it as `Process.exitcode` does.
-
-        Ask in the main thread while no test waits: whoever asks takes the answer from a thread that
-        asks at the same time.
-        """
-        if self.popen is not None:
-            if ask:
-                self.popen.poll()
-            if self.popen.returncode is not None:
-                self.exitcode, self.popen = self.popen.returncode, None
-
-    def is_gone(self) -> bool:
-        """Ask, where no pool or executor does so: once the owner's time is over."""
-        self.settle(ask=not self.is_asked_for)
-        return self.has_ended() if self.is_asked_for else self.popen is None
+    owner: Owner | None
+    place: str = ""
+    """The line that made it."""
 
 
 class Recorder:
-    """Records the processes that are started, from `install` to `uninstall`.
+    """Records processes from `install` to `uninstall`.
 
-    `owner` returns whose it is what is made now: None where nobody watches.
+    `owner` returns who owns what is made now, None where no test runs; `around_start` is entered
+    around each start, with whether that forks; `used` is told of each context whose pool, executor
+    or manager serves somebody; `launched` is told of each object that holds a process, `started`
+    of each child that somebody owns.
     """
 
     def __init__(
         self,
         owner: Callable[[], Owner | None],
-        around_start: Callable[[bool], AbstractContextManager[None]],
+        guard: Guard,
+        *,
+        around_start: Callable[[bool], AbstractContextManager[None]] | None = None,
+        used: Callable[[object], None] | None = None,
+        launched: Callable[[object], object] = id,
+        started: Callable[[Child], object] = id,
     ) -> None:
         self._owner = owner
+        self._guard = guard
+        self._around_start = around_start or (lambda _: nullcontext())
+        self._used = used
+        self._launched = launched
+        self._started = started
         self.session = Owner("the session", lasts=True)
         self.children: list[Child] = []
-        self._around_start = around_start
-        self._owners = Owners()
-        self._pid = os.getpid()
+        self._made: WeakMap[Made] = WeakMap()
+        self._by_popen: WeakMap[Child] = WeakMap()
+        self._proxies_watched = False
+        self._pid = System.getpid()
         self._patches = ExitStack()
 
     def install(self, contexts: Iterable[Any]) -> None:
-        """Begin to record: what the standard library starts, and what these contexts start."""
+        """Begin to record what the standard library starts, and what these contexts start."""
         starting = {BaseProcess, *filter(None, map(_process_base, contexts))}
         for base in starting:
             self._patch(base, "start", self._wrap_start)
         for made in (*starting, SemLock, *POOLS):
             self._patch(made, "__init__", self._wrap_init)
+        for popen, name in _popens():
+            self._patch(popen, name, self._wrap_poll)
+        # `Pool._check_running` is private, since Python 3.8; where it goes missing, a test that is
+        # served by a pool made elsewhere isn't known to be.
+        self._patch(Pool, "_check_running", self._wrap_use)
+        self._patch(ProcessPoolExecutor, "submit", self._wrap_use)
+        self._watch_proxies()
 
     def uninstall(self) -> None:
         """Put back what `install` wrapped."""
         self._patches.close()
 
-    def made_before(self, made: object) -> bool:
+    def is_older(self, made: object) -> bool:
         """Tell whether something was made at import or by a wider fixture, not by the test."""
-        owner = self._owners.get(made, self.session)
+        known = self._made.get(made)
+        owner = self.session if known is None else known.owner
         return owner is None or owner.lasts
 
-    def ended(self) -> list[Child]:
+    def of_ended_owners(self) -> list[Child]:
         """Return the children whose owner has ended."""
         return [child for child in self.children if child.owner.ended]
 
     def give(self, child: Child, owner: Owner) -> None:
         """Let another own a child, and the pool, executor or manager that started it."""
         child.owner = owner
-        if child.maker is not None:
-            self._owners.add(child.maker, owner, child.made_at)
+        maker = child.maker
+        if maker is not None:
+            self._made.set(maker, Made(owner, child.made_at))
 
-    def settle(self, ask: Callable[[Child], bool] = lambda _: False) -> None:
-        """Take note of the exit codes that are known, and ask for some; see `Child.settle`."""
-        for child in tuple(self.children):
-            child.settle(ask=ask(child) and not child.is_asked_for)
-
-    def forget(self, children: Collection[Child]) -> None:
+    def forget(self, children: Iterable[Child]) -> None:
         """Drop the record of `children`."""
-        gone = set(children)
-        self.children = [child for child in self.children if child not in gone]
+        gone = set(map(id, children))
+        if gone:
+            self.children = [child for child in self.children if id(child) not in gone]
 
     def _patch(self, cls: type, name: str, wrap: Callable[[Any], Any]) -> None:
         original = vars(cls).get(name)
@@ -186,63 +121,163 @@ class Recorder:
             setattr(cls, name, wrap(original))
             self._patches.callback(setattr, cls, name, original)
 
+    def _watch_proxies(self) -> None:
+        """Hear of requests to managers, once their module is there: to import it takes time."""
+        managers = sys.modules.get("multiprocessing.managers")
+        proxy = getattr(managers, "BaseProxy", None)
+        if proxy is not None and not self._proxies_watched:
+            self._proxies_watched = True
+            self._patch(proxy, "_callmethod", self._wrap_use)
+
+    # A forked child inherits the wrappers, and has no part in the record: hence the pid.
+
     def _wrap_init(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def __init__(made: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
             __tracebackhide__ = True
-            if os.getpid() == self._pid and made not in self._owners:  # another class's first
-                pool = isinstance(made, POOLS)
-                place = _origin(sys._getframe(1), self._owners)[0] if pool else ""  # noqa: SLF001 (see `_record`)
-                self._owners.add(made, self._owner(), place)
+            if System.getpid() == self._pid:
+                with self._guard:
+                    self._note_made(made)
             original(made, *args, **kwargs)
 
         return __init__
 
+    def _wrap_poll(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def poll(popen: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            code = original(popen, *args, **kwargs)
+            if code is not None and System.getpid() == self._pid:
+                with self._guard:
+                    child = self._by_popen.get(popen)
+                    if child is not None:
+                        child.note(code)
+            return code
+
+        return poll
+
+    def _wrap_use(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def use(maker: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            __tracebackhide__ = True
+            if self._used is not None and System.getpid() == self._pid:
+                with self._guard:
+                    self._used(_context(maker))
+            return original(maker, *args, **kwargs)
+
+        return use
+
     def _wrap_start(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
         @functools.wraps(original)
-        def start(process: BaseProcess) -> None:
+        def start(process: BaseProcess, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
             __tracebackhide__ = True
-            if os.getpid() != self._pid:  # the child of a fork inherits this, and has no part in it
-                return original(process)
+            if System.getpid() != self._pid:
+                return original(process, *args, **kwargs)
             # Of the standard library's classes; others, and the default's, may fork.
             forks = getattr(process, "_start_method", None) not in ("spawn", "forkserver")
+            beside: tuple[str, ...] = ()
             with self._around_start(forks):
+                if forks:
+                    with self._guard:
+                        beside = _other_threads()
                 try:
-                    original(process)
+                    original(process, *args, **kwargs)
                 except BaseException as error:
-                    self._record(process, _interrupted(error))
+                    with self._guard:
+                        self._record(process, broken_starts.find_popen(error), beside)
                     raise
-                return self._record(process, getattr(process, "_popen", None))
+            with self._guard:
+                self._record(process, getattr(process, "_popen", None), beside)
+            return None
 
         return start
 
-    def _record(self, process: BaseProcess, popen: Any) -> None:  # noqa: ANN401 (as that of Child)
-        self.settle()  # so that the descriptors of those who are gone go, too
-        place, maker = _origin(sys._getframe(2), self._owners)  # noqa: SLF001 (no other way to see who calls, on CPython)
+    def _note_made(self, made: object) -> None:
+        if made not in self._made:  # by the __init__ of another class
+            # The line counts only for what starts processes for others.
+            place = self._origin(sys._getframe(2))[0] if isinstance(made, POOLS) else ""  # noqa: SLF001 (see `_record`)
+            self._made.set(made, Made(self._owner(), place))
+
+    def _record(self, process: BaseProcess, popen: object, beside: tuple[str, ...]) -> None:
+        pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
+        if popen is None or pid is None:
+            return
+        self._launched(popen)
+        place, maker = "unknown line", None
+        with self._guard:
+            # No other way to see who calls, on CPython.
+            place, maker = self._origin(sys._getframe(2))  # noqa: SLF001
+        by_pool = isinstance(maker, POOLS)
         # A manager's only process is made by whoever starts it.
-        owner = self._owners.get(maker if isinstance(maker, POOLS) else process, self.session)
-        if owner is not None and getattr(popen, "pid", process.pid) is not None:
-            made_at = self._owners.place(maker)
-            self.children.append(Child(process, popen, place, maker, owner, made_at))
+        made = self._made.get(maker if by_pool else process)
+        owner = self.session if made is None else made.owner
+        if owner is None:
+            return
+        of_maker = self._made.get(maker)
+        child = Child(
+            process,
+            popen,
+            place,
+            maker,
+            owner,
+            by_pool=by_pool,
+            made_at=of_maker.place if of_maker else "",
+        )
+        child.forked_beside = beside if child.start_method == "fork" else ()
+        if maker is not None and not by_pool:
+            self._watch_proxies()
+        self.children.append(child)
+        self._by_popen.set(popen, child)
+        self._started(child)
+
+    def _origin(self, frame: FrameType | None) -> tuple[str, object | None]:
+        """Return the line that starts a process, and the maker whose code does it."""
+        maker = None
+        while frame is not None:
+            if package(frame) not in PASSED_OVER:
+                return f"{frame.f_code.co_filename}:{frame.f_lineno}", maker
+            if maker is None:
+                maker = self._maker(frame)
+            frame = frame.f_back
+        return "the pool's own thread", maker
+
+    def _maker(self, frame: FrameType) -> object | None:
+        """Return the pool, executor or manager whose method a frame runs."""
+        this = frame.f_locals.get("self")
+        # Imported where there is one, and maybe not yet in full where another thread imports it.
+        managers = sys.modules.get("multiprocessing.managers")
+        if isinstance(this, (*POOLS, getattr(managers, "BaseManager", Pool))):
+            return this
+        # A pool's own thread knows its list of workers alone, as `pool`, and not the Pool itself:
+        # it would live for ever. Where a Python version names them otherwise the test owns the
+        # worker.
+        workers = frame.f_locals.get("pool")
+        if not isinstance(workers, list):
+            return None
+        pools = (made for made in self._made.living() if isinstance(made, Pool))
+        return next((pool for pool in pools if getattr(pool, "_pool", ()) is workers), None)
 
 
-def _interrupted(error: BaseException) -> Any:  # noqa: ANN401 (as that of Child)
-    """Return what had started a process by the forkserver when an error (Ctrl-C) came in between.
+def _popens() -> Iterator[tuple[type, str]]:
+    """Return the classes that learn exit codes, and the method that gives them to who asks."""
+    if sys.platform == "win32":
+        from multiprocessing import popen_spawn_win32
 
-    The child runs then, and only the forkserver knows its pid, which it is about to tell. By names
-    that are the same from Python 3.4 to 3.15; where they go missing nothing is found.
+        yield popen_spawn_win32.Popen, "wait"
+    else:
+        yield popen_fork.Popen, "poll"
+        from multiprocessing import popen_forkserver
+
+        yield popen_forkserver.Popen, "poll"
+
+
+def _context(maker: object) -> object:
+    """Return the context by which a pool, an executor or the manager of a proxy starts processes.
+
+    Private: `Pool._ctx` and `BaseManager._ctx` since Python 3.4, `BaseProxy._manager` since 2.6,
+    `ProcessPoolExecutor._mp_context` since 3.7. Where they go missing the context is unknown: None.
     """
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        popen: Any = frame.f_locals.get("self")
-        if getattr(popen, "method", "") == "forkserver" and hasattr(popen, "sentinel"):
-            from multiprocessing.forkserver import read_signed
-
-            # Within some seconds, as the forkserver may have just begun to import what it preloads.
-            if not hasattr(popen, "pid") and wait([popen.sentinel], PATIENCE):
-                with suppress(EOFError):  # the forkserver has ended before
-                    popen.pid = read_signed(popen.sentinel)
-                    return popen
-    return None
+    maker = getattr(maker, "_manager", maker)
+    return getattr(maker, "_mp_context", None) or getattr(maker, "_ctx", None)
 
 
 def _process_base(context: object) -> type | None:
@@ -253,30 +288,14 @@ def _process_base(context: object) -> type | None:
     return next((base for base in reversed(bases) if "start" in vars(base)), None)
 
 
-def _origin(frame: FrameType | None, owners: Owners) -> tuple[str, Maker | None]:
-    """Return the line that starts a process, and the maker whose code does it."""
-    maker: Maker | None = None
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
-        if not module.startswith(PASSED_ON):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}", maker
-        maker = maker or _maker(frame, owners)
-        frame = frame.f_back
-    return "the pool's own thread", maker
-
-
-def _maker(frame: FrameType, owners: Owners) -> Maker | None:
-    """Return the pool, executor or manager whose method a frame runs."""
-    this: Any = frame.f_locals.get("self")
-    # Imported where there is one, and maybe not yet in full where another thread imports it now.
-    managers = sys.modules.get("multiprocessing.managers")
-    if isinstance(this, (*POOLS, getattr(managers, "BaseManager", Pool))):
-        maker: Maker = this
-        return maker
-    # A pool's own thread knows its list of workers alone, as `pool`, and not the Pool itself: it
-    # would live for ever. Where a Python version names them otherwise the test owns the worker.
-    workers = frame.f_locals.get("pool")
-    if isinstance(workers, list):
-        pools = (made for made in owners.living() if isinstance(made, Pool))
-        return next((pool for pool in pools if vars(pool).get("_pool") is workers), None)
-    return None
+def _other_threads() -> tuple[str, ...]:
+    """Return which other threads of Python's run now, each with where it is."""
+    threads = System.threads()
+    if len(threads) < 2:
+        return ()
+    here, frames = System.get_ident(), System.frames()
+    return tuple(
+        f"{thread.name} at {user_line(frames.get(thread.ident or 0))}"
+        for thread in threads
+        if thread.ident != here
+    )

@@ -1,147 +1,230 @@
-"""Is the test waiting for the dead?"""
+"""Fails a test that waits for what no process or thread can give any more."""
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
-import time
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from multiprocessing.pool import Pool
-from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_startmethod.watch import ticks
+from pytest_startmethod.system import System
+from pytest_startmethod.watch import lookout, waits
+from pytest_startmethod.watch.places import package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from types import FrameType
 
-    from pytest_startmethod.watch.recorder import Child
+    from pytest_startmethod.guard import Guard
+    from pytest_startmethod.watch.children import Child
 
-# A handler of it that raises ends a wait; one that returns lets it go on. Ignored by default, and
-# not on Windows, where no test is watched.
-SIGNAL = getattr(signal, "SIGURG", None)
+PROCESSES = ("multiprocessing", "concurrent")
+WAITS = (*PROCESSES, "threading", "selectors", "queue")
+"""The standard library's packages and modules whose frames are part of a wait."""
 
-PROCESSES = ("multiprocessing.", "concurrent.futures.")
-THREADS = ("threading", "selectors", "queue")
+SIGNAL = lookout.SIGNAL
+
+AGAIN = 0.2
+"""Seconds between two looks at threads that seem stuck: one may have moved during the first."""
 
 
-class Watch:
-    """Watches the main thread while children run: a signal lets it look at where it is.
+class Stall(NamedTuple):
+    """Why a wait can't end."""
 
-    `on_stall` is called with the frame that the main thread is blocked in, each time that it has
-    been so for `timeout` seconds without anybody who `could_answer`. The wait goes on when it
-    returns.
+    lost: tuple[Child, ...] = ()
+    """Workers of the pool that the wait is on: they ended, and their tasks are lost."""
+    stuck: tuple[waits.Thread, ...] = ()
+    """The threads that wait without end; none of the process tree can move."""
+
+
+class StallWatch:
+    """Lets the main thread look at its own wait, when the lookout finds it blocked for too long.
+
+    `children` returns the test's children, `bystanders` the pids of those of earlier tests,
+    `helpers` the pids of processes that serve multiprocessing itself, and `plugins` the names of
+    modules whose threads aren't the test's;
+    `on_stall` is called in the main thread, inside of the wait, which goes on where it returns.
     """
 
     def __init__(
         self,
-        timeout: float,
-        could_answer: Callable[[FrameType | None], bool],
-        on_stall: Callable[[FrameType | None], None],
+        seconds: float,
+        guard: Guard,
+        *,
+        children: Callable[[], Collection[Child]],
+        bystanders: Callable[[], Collection[int]],
+        helpers: Callable[[], Collection[int]],
+        plugins: Callable[[], Collection[str]],
+        on_stall: Callable[[Stall], None],
     ) -> None:
-        self._timeout = timeout
-        self._could_answer = could_answer
+        self._seconds = seconds
+        self._guard = guard
+        self._children = children
+        self._bystanders = bystanders
+        self._helpers = helpers
+        self._plugins = plugins
         self._on_stall = on_stall
+        self._pid = System.getpid()
         self._lock = threading.RLock()  # not held while others' code runs
-        self._watching = False
+        self._lookout: lookout.Lookout | None = None
+        self._on = False
         self._starting = 0
-        self._ticks: ticks.Ticks | None = None
-        # How the signal was handled: taken over with the first process that the test starts.
+        # How the signal was handled: taken over with the first process that a test starts.
         self._handled_before: Any = None
-        self._place: tuple[FrameType | None, int | None] = (None, None)
-        self._since = 0.0
+        # Threads that were there before the first test.
+        self._older = frozenset(System.threads())
+        self._older_ids = _thread_ids()
 
     def enter(self, *, begin: bool) -> None:
-        """Let children be watched from the next start of one on; `begin` if there are some."""
-        self._watching = SIGNAL is not None and self._timeout > 0
+        """Watch from the next start of a child on; `begin` if there are some already."""
+        self._on = bool(SIGNAL) and self._seconds > 0
         if begin:
-            self._start()
+            self._begin()
 
     def leave(self) -> None:
         """Watch no longer, and handle the signal as before."""
         with self._lock:
-            self._watching = False
-            if self._ticks is not None:
-                self._ticks.stop()
-            self._place = (None, None)  # a frame keeps its variables alive
-            if SIGNAL is not None and self._handled_before is not None:
-                signal.signal(SIGNAL, self._handled_before)
+            self._on = False
+            if self._lookout is not None:
+                self._lookout.pause()
+            if self._handled_before is not None:
+                if System.get_handler(SIGNAL) == self._handle:  # else the test's own
+                    System.set_handler(SIGNAL, self._handled_before)
                 self._handled_before = None
 
+    def end(self) -> None:
+        """End the lookout."""
+        self.leave()
+        if self._lookout is not None:
+            self._lookout.end()
+            self._lookout = None
+
     @contextmanager
-    def paused(self, forks: bool) -> Iterator[None]:
+    def around_start(self, forks: bool) -> Iterator[None]:
         """Don't look while a process starts; have no thread alive if that `forks`."""
-        if not self._watching:
+        if not self._on:
             yield
             return
-        with self._lock:
+        with self._guard, self._lock:
             self._starting += 1
-            if forks and self._ticks is not None:
-                self._ticks.make_way()
+            if forks and self._lookout is not None:
+                self._lookout.make_way()
         try:
             yield
         finally:
-            with self._lock:
+            with self._guard, self._lock:
                 self._starting -= 1
-                self._start()
+                self._begin()
 
-    def _start(self) -> None:
-        with self._lock:  # a pool's own thread may start a process at any time
-            if SIGNAL is None or not self._watching or self._starting:
+    def _begin(self) -> None:
+        with self._guard, self._lock:  # a pool's own thread may start a process at any time
+            if not self._on or self._starting:
                 return
             if self._handled_before is None:
-                if threading.current_thread() is not threading.main_thread():
+                if System.get_ident() != System.main_thread().ident:
                     return
-                self._handled_before = signal.signal(SIGNAL, self._handle)
-            if self._ticks is None:
-                self._ticks = ticks.every(min(self._timeout / 4, 0.5), SIGNAL)
-            self._ticks.start()
+                self._handled_before = System.set_handler(SIGNAL, self._handle)
+            if self._lookout is None:
+                self._lookout = lookout.lookout(self._seconds)
+            self._lookout.begin()
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        if self._starting or not self._watching:
+        if self._starting or not self._on or System.getpid() != self._pid:
             return
-        place: tuple[FrameType | None, int | None] = (None, None)
-        if frame is not None and waits_for_processes(frame) and not self._could_answer(frame):
-            place = (frame, frame.f_lasti)
-        # Not from when the wait began: an answer takes its time from who gave it to here.
-        if place != self._place or place[0] is None:
-            self._place, self._since = place, time.monotonic()
-        elif time.monotonic() - self._since >= self._timeout:
-            self._since = time.monotonic()
-            self._on_stall(frame)
+        stall = None
+        with self._guard:
+            stall = self._find(frame)
+        if stall is not None:
+            self._on_stall(stall)
+
+    def _find(self, frame: FrameType | None) -> Stall | None:
+        """Return why the wait that a frame is in can't end, or None where it may."""
+        frames = waiting_frames(frame)
+        if not any(package(frame) in PROCESSES for frame in frames):
+            return None
+        lost = lost_workers(frames, self._children())
+        if lost:
+            return Stall(lost=tuple(lost))
+        if not waits.AVAILABLE:
+            return Stall() if self._all_are_dead() else None
+        descriptor = _awaited(frames)
+        first = self._stuck(descriptor)
+        if first is None:
+            return None
+        System.sleep(AGAIN)
+        return Stall(stuck=tuple(first)) if self._stuck(descriptor) == first else None
+
+    def _stuck(self, descriptor: int | None) -> list[waits.Thread] | None:
+        threads = {System.main_thread().native_id or 0, *self._older_ids}
+        threads |= {thread.native_id or 0 for thread in self._of_others()}
+        if self._lookout is not None:
+            threads.add(self._lookout.thread)
+        silent = set(self._helpers())
+        if descriptor is not None:
+            # An earlier test's process that has nothing of what this one waits for.
+            silent |= set(self._bystanders()) - waits.holders(descriptor)
+        return waits.stuck_threads(waits.process_tree(silent, threads))
+
+    def _of_others(self) -> list[threading.Thread]:
+        """Return the threads that aren't the test's: older ones, and those of pytest's plugins."""
+        frames, plugins = System.frames(), self._plugins()
+        return [
+            thread
+            for thread in System.threads()
+            if thread in self._older or _runs(plugins, thread, frames.get(thread.ident or 0))
+        ]
+
+    def _all_are_dead(self) -> bool:
+        """Tell whether each child has ended, and no thread of the test's is there to answer.
+
+        Where the kernel can't be asked what others wait for, any other thread may answer, but for
+        those in which the standard library alone is at work.
+        """
+        frames, others = System.frames(), self._of_others()
+        answering = [
+            thread
+            for thread in System.threads()
+            if thread.ident != System.get_ident() and thread not in others
+            if not _serves(frames.get(thread.ident or 0))
+        ]
+        children = self._children()
+        return bool(children) and not answering and all(c.has_ended() for c in children)
 
 
 def waiting_frames(frame: FrameType | None) -> list[FrameType]:
     """Return the innermost frames, as far as they belong to the standard library's waits."""
     frames = []
-    while frame is not None and _module(frame).startswith(PROCESSES + THREADS):
+    while frame is not None and package(frame) in WAITS:
         frames.append(frame)
         frame = frame.f_back
     return frames
 
 
-def waits_for_processes(frame: FrameType | None) -> bool:
-    """Tell whether a thread is in a wait of multiprocessing or concurrent.futures without end."""
-    frames = waiting_frames(frame)
-    ours = any(_module(frame).startswith(PROCESSES) for frame in frames)
-    return ours and all(
-        frame.f_locals.get("timeout") is None
-        # A process that is joined answers by its end; to ask for it here would take it away.
-        and not isinstance(frame.f_locals.get("self"), BaseProcess)
-        for frame in frames
-    )
+def _awaited(frames: list[FrameType]) -> int | None:
+    """Return the descriptor that a wait is on: of a connection, or of a process that is joined.
+
+    None where it is on a lock, which anybody may hold.
+    """
+    for frame in frames:
+        this = frame.f_locals.get("self")
+        if isinstance(this, Connection):
+            return this.fileno()
+        sentinel = getattr(this, "sentinel", None)
+        if isinstance(sentinel, int):
+            return sentinel
+    return None
 
 
-def lost_workers(frame: FrameType | None, children: Collection[Child]) -> list[Child]:
+def lost_workers(frames: list[FrameType], children: Collection[Child]) -> list[Child]:
     """Return the workers that ended abnormally of the Pool that a wait is on.
 
     A Pool loses the task of such a worker: its result never comes, whoever else is alive.
     """
-    pool = _pool(waiting_frames(frame))
-    return [child for child in children if child.exitcode and child.maker is pool is not None]
+    pool = _pool(frames)
+    return [child for child in children if child.exit_code and child.maker is pool is not None]
 
 
 def _pool(frames: list[FrameType]) -> Pool | None:
@@ -157,44 +240,25 @@ def _pool(frames: list[FrameType]) -> Pool | None:
     return None
 
 
-def answering_threads(
-    but: Collection[threading.Thread], plugins: Collection[str]
-) -> list[threading.Thread]:
-    """Return the threads that may still answer a wait: not this one, not those in `but`.
-
-    Nor those that run the code of `plugins`, which are names of modules, nor those in which the
-    standard library alone is at work for its pools, queues and executors.
-    """
-    frames = sys._current_frames()  # noqa: SLF001 (documented, for debuggers)
-    own = {*but, threading.current_thread()}
-    others = {thread: frames.get(thread.ident or 0) for thread in threading.enumerate()}
-    return [
-        thread
-        for thread, frame in others.items()
-        if thread not in own and not _serves(frame) and not _is_of(plugins, thread, frame)
-    ]
-
-
-def _is_of(plugins: Collection[str], thread: threading.Thread, frame: FrameType | None) -> bool:
+def _runs(plugins: Collection[str], thread: threading.Thread, frame: FrameType | None) -> bool:
     """Tell whether a thread runs the code of a plugin of pytest's, or is to: pytest-timeout's."""
     timer = getattr(thread, "function", None)  # of a threading.Timer, which may wait for its time
     if timer is not None:
         return getattr(timer, "__module__", "") in plugins
-    while frame is not None and _module(frame).startswith(THREADS):
+    while frame is not None and package(frame) in WAITS:
         frame = frame.f_back
-    return frame is not None and _module(frame) in plugins
+    return frame is not None and str(frame.f_globals.get("__name__", "")) in plugins
 
 
 def _serves(frame: FrameType | None) -> bool:
-    modules = []
+    """Tell whether a thread runs the standard library's own code alone, and no task of a user."""
+    packages = []
     while frame is not None:
         if _runs_a_task(frame):
             return False
-        modules.append(_module(frame))
+        packages.append(package(frame))
         frame = frame.f_back
-    return any(module.startswith(PROCESSES) for module in modules) and all(
-        module.startswith(PROCESSES + THREADS) for module in modules
-    )
+    return any(name in PROCESSES for name in packages) and all(name in WAITS for name in packages)
 
 
 def _runs_a_task(frame: FrameType) -> bool:
@@ -202,11 +266,14 @@ def _runs_a_task(frame: FrameType) -> bool:
 
     By names that are the same from Python 3.10 to 3.15.
     """
-    function = (_module(frame), frame.f_code.co_name)
+    function = (str(frame.f_globals.get("__name__", "")), frame.f_code.co_name)
     if function == ("multiprocessing.pool", "worker"):
         return frame.f_locals.get("func") is not None
     return function == ("concurrent.futures.thread", "run")
 
 
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
+def _thread_ids() -> frozenset[int]:
+    """Return the system's ids of all threads, native ones too; none but on Linux."""
+    if not waits.AVAILABLE or sys.platform == "win32":
+        return frozenset()
+    return frozenset(int(name) for name in System.listdir("/proc/self/task"))

@@ -1,32 +1,29 @@
-"""What is seen while a test runs under a start method?"""
+"""Watches the processes of each test that runs under a start method."""
 
 from __future__ import annotations
 
-import os
-import threading
 import traceback
-import warnings
-from contextlib import suppress
-from multiprocessing import active_children
-from pathlib import Path
+from multiprocessing import resource_tracker
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_startmethod import registration
+from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
-from pytest_startmethod.record import Run
 from pytest_startmethod.report import collector
 from pytest_startmethod.runs import reruns
-from pytest_startmethod.selection import marker
-from pytest_startmethod.watch import findings, hints, owners, reaper, stall
-from pytest_startmethod.watch.owners import Owner
-from pytest_startmethod.watch.recorder import Child, Recorder
+from pytest_startmethod.selection import contexts, marker
+from pytest_startmethod.watch import findings, hints, owners, reaper, severity, stall
+from pytest_startmethod.watch.recorder import Recorder
+from pytest_startmethod.watch.watched_test import WatchedTest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable, Sequence
-    from types import FrameType
+    from collections.abc import Generator, Iterable
+
+    from pytest_startmethod.watch.children import Child
+    from pytest_startmethod.watch.owners import Owner
 
 NAME = "startmethod-watch"
 
@@ -34,40 +31,38 @@ NAME = "startmethod-watch"
 class Watch:
     """Watches tests; a plugin that is registered with the first process that one of them makes.
 
-    So a test that makes none costs next to nothing.
+    So a test that makes none costs next to nothing. What goes wrong here is noted by `guard`, and
+    reaches no test.
     """
 
-    def __init__(
-        self, config: pytest.Config, contexts: Iterable[Any], stall_timeout: float
-    ) -> None:
+    def __init__(self, config: pytest.Config, known: Iterable[Any], stall_timeout: float) -> None:
+        self.guard = Guard()
         self._config = config
-        self._contexts = contexts
-        self._launch = launcher.Launch(config.getini("start_method_preload"), lambda: self._modules)
+        self._contexts = known
         self._stall_timeout = stall_timeout
-        self._stall = stall.Watch(stall_timeout, self._could_answer, self._on_stall)
-        self._finder = owners.Finder(self._owner_of_test)
-        self._recorder = Recorder(self._finder.find, self._stall.paused)
-        self._pid = os.getpid()
-        self._installed = False
-        # Threads that were there before the first test.
-        self._strangers: frozenset[threading.Thread] = frozenset()
-        # Of what code under test keeps for later: pools, executors, managers, daemon processes.
-        self._library = Owner("the library", lasts=True)
-        self.started_by_default = False
-        """Whether the test started a process through the process-wide default."""
-        # of the test that runs:
+        self._launcher = launcher.Launcher(
+            config.getini("start_method_preload"),
+            lambda: self._test.modules if self._test else (),
+            self.guard,
+        )
+        self._stall: stall.StallWatch | None = None
+        self._recorder: Recorder | None = None
+        self._finder = owners.OwnerFinder(self._owner_of_test)
         self._item: pytest.Item | None = None
         self._nextitem: pytest.Item | None = None
         self._method = self._expected = ""
-        # of the test, from its first process on:
-        self._test: Owner | None = None
-        self._run = Run("", "", "")
-        self._modules: Sequence[ModuleType] = ()
-        self._before: Collection[Child] = ()
-        self._dead: Collection[Child] = ()
-        self._judged = 0
-        self._passed = False
-        self._stderr = ""
+        self._used = False
+        self._test: WatchedTest | None = None
+
+    @property
+    def used_default(self) -> bool:
+        """Whether the test used processes that were started by the method that it runs under.
+
+        It started one, or was served by one.
+        """
+        with self.guard:
+            return self._used or self._uses_own()
+        return True
 
     def begin(
         self, item: pytest.Item, nextitem: pytest.Item | None, method: str, expected: str
@@ -76,15 +71,41 @@ class Watch:
 
         Nothing is patched before the first one.
         """
-        if not self._installed:
-            self._installed = True
-            self._strangers = frozenset(threading.enumerate())
-            self._config.add_cleanup(self._recorder.uninstall)
-            self._recorder.install(self._contexts)
         self._item, self._nextitem, self._method, self._expected = item, nextitem, method, expected
         self._test = None
-        self.started_by_default = False
-        self.pytest_runtest_logstart()
+        self._used = False
+        with self.guard:
+            if self._recorder is None:
+                self._install()
+            self.pytest_runtest_logstart()
+
+    def _install(self) -> None:
+        self._stall = stall.StallWatch(
+            self._stall_timeout,
+            self.guard,
+            children=self._relevant,
+            bystanders=self._bystanders,
+            helpers=self._helpers,
+            plugins=self._plugins,
+            on_stall=self._on_stall,
+        )
+        self._recorder = Recorder(
+            self._finder.find,
+            self.guard,
+            around_start=self._stall.around_start,
+            used=self._note_use,
+            launched=self._launcher.launched,
+            started=self._note_start,
+        )
+        self._config.add_cleanup(self._uninstall)
+        self._recorder.install(self._contexts)
+
+    def _uninstall(self) -> None:
+        with self.guard:
+            if self._recorder is not None:
+                self._recorder.uninstall()
+            if self._stall is not None:
+                self._stall.end()
 
     def end(self) -> None:
         """Watch no longer."""
@@ -94,31 +115,48 @@ class Watch:
     def pytest_runtest_logstart(self) -> None:
         """Watch a test from its start that may use older processes, or is to tell of its run."""
         item = self._item
-        if item is None or self._test is not None:
+        if item is None or self._test is not None or self._recorder is None:
             return
         if self._recorder.children or reruns.RUN in item.stash:
-            self._begin(item)
+            with self.guard:
+                self._begin(item, self._recorder)
 
-    def _begin(self, item: pytest.Item) -> Owner:
+    def _begin(self, item: pytest.Item, recorder: Recorder) -> WatchedTest:
         """Watch a test that makes processes, or that may use those of a wider fixture."""
         if not self._config.pluginmanager.has_plugin(NAME):
             registration.register(self._config, self, NAME)
-            self._config.add_cleanup(self._launch.uninstall)
-            self._launch.install()
+            self._config.add_cleanup(self._launcher.uninstall)
+            self._launcher.install()
             collector.register(self._config)
-        self._run = reruns.run(item, self._method)
-        self._modules = self._find_modules(item)
-        self._test = Owner("the test")
-        self._before = frozenset(self._recorder.children)
-        self._dead = [child for child in self._before if child.has_ended()]
-        self._judged = 0
-        self._passed, self._stderr = False, ""
-        self._stall.enter(begin=bool(self._before))
+        run = reruns.run(item, self._method)
+        self._test = WatchedTest(item, run, self._expected, self._find_modules(item))
+        if self._stall is not None:
+            self._stall.enter(begin=bool(recorder.children))
         return self._test
 
     def _owner_of_test(self) -> Owner | None:
         item = self._item  # in this thread: others may make processes between tests
-        return None if item is None else self._test or self._begin(item)
+        if item is None or self._recorder is None:
+            return None
+        return (self._test or self._begin(item, self._recorder)).owner
+
+    def _note_start(self, child: Child) -> None:
+        if self._test is not None:
+            self._test.children.append(child)
+
+    def _note_use(self, context: object) -> None:
+        """Take note of a pool, an executor or a manager that the test is served by.
+
+        By whom the test isn't told: where the context isn't known, it counts.
+        """
+        self._used = self._used or context is None or contexts.starts_by(context) == self._expected
+
+    def _uses_own(self) -> bool:
+        if self._test is None or self._item is None or self._recorder is None:
+            return False
+        wider = self._finder.of_fixtures(marker.fixtures(self._item))
+        used = (c for c in self._recorder.children if c.owner in wider)
+        return any(c.is_started_by(self._expected) for c in (*self._test.children, *used))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -128,110 +166,151 @@ class Watch:
 
         Of all of them to the summary, in a failure also to the reader.
         """
-        if self._test is None:
+        test, recorder = self._test, self._recorder
+        if test is None or recorder is None:
             return (yield)
-        problem = _warn(item, self._found(call))
+        problem = None
+        with self.guard:
+            found = self._found(test, recorder, call)
+            problem = severity.warn(item, found, untouched=not test.run.asked)
         if problem is not None and call.excinfo is None:  # the first failure counts
             call.excinfo = problem
         report = yield
-        if self._recorder.children or report.failed:
-            self._passed = report.when == "call" and report.passed
-            self._stderr = report.capstderr if self._recorder.children else ""
-            if report.when != "teardown":  # whose end they didn't outlive
-                self._look(item)
-            if report.failed and call.excinfo:
-                self._explain(report, call.excinfo.value)
-        if self._run.asked or self._run.processes or self._run.used or self._run.hint:
-            self._run.tell(report)
+        with self.guard:
+            self._tell(test, recorder, call, report)
         return report
+
+    def _tell(
+        self,
+        test: WatchedTest,
+        recorder: Recorder,
+        call: pytest.CallInfo[None],
+        report: pytest.TestReport,
+    ) -> None:
+        """Let the report of a phase tell of the test's children."""
+        if recorder.children or test.children or report.failed:
+            test.passed = report.when == "call" and report.passed
+            test.stderr = report.capstderr if test.children or recorder.children else ""
+            if report.when != "teardown":  # whose end they didn't outlive
+                self._count(test, recorder)
+            if report.failed and call.excinfo:
+                self._explain(test, recorder, report, call.excinfo.value)
+        if test.run.asked or test.run.processes or test.run.used or test.run.hint:
+            test.run.tell(report)
 
     def pytest_runtest_logfinish(self) -> None:
         """Watch no longer, as the test is over: it may begin anew, by pytest-rerunfailures."""
-        if self._test is not None:
-            self._stall.leave()
-            self._test.ended = True
+        with self.guard:
+            if self._stall is not None:
+                self._stall.leave()
+            if self._test is not None:
+                self._test.owner.ended = True
         self._test = None
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, trylast=True)  # within pytest's own, which records warnings
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        """End what is left where the run was stopped before its last test."""
+        """End what would keep Python from exiting, and say what went wrong in the plugin itself."""
         result = yield
-        # They would end with Python, and till then replace workers whose forkserver has ended.
-        reaper.stop_makers(c for c in self._recorder.children if c.owner is self._library)
-        for warning in self._end(session=True):
-            with suppress(Warning):  # made an error by the user: too late for any test
-                warnings.warn(warning, stacklevel=1)
+        with self.guard:
+            if self._recorder is not None:
+                for warning in self._end_session(self._recorder):
+                    severity.warn_of_run(warning)
+        own = self.guard.warning()
+        if own is not None:
+            severity.warn_of_run(own)
         return result
 
-    def _found(self, call: pytest.CallInfo[None]) -> Sequence[Warning]:
+    def _found(
+        self, test: WatchedTest, recorder: Recorder, call: pytest.CallInfo[None]
+    ) -> list[Warning]:
         """Return what is wrong with the children at the end of a phase of the test."""
-        if call.when == "call" and call.excinfo is None:
-            started = [child for child in self._started() if not child.owner.lasts]
-            new, self._judged = started[self._judged :], len(started)  # subtests have a call each
-            # What another library starts by its own method is no business of an untouched test.
-            judged = [child for child in new if self._run.asked or child.is_standard]
-            return findings.mismatch(judged, self._expected)
+        if call.when == "call" and call.excinfo is None and test.run.asked:
+            return list(findings.mismatch(test.unjudged(), test.expected))
         if call.when == "teardown":
-            if self._test is not None:
-                self._test.ended = True
-            # No item, or one without nodes to keep: see `reruns._Keeper`.
-            return self._end(session=self._nextitem is None or not self._nextitem.listchain())
+            test.owner.ended = test.run.asked
+            return self._end(recorder)
         return []
 
-    def _end(self, *, session: bool) -> list[Warning]:
-        """End what outlives the test, the fixtures that ended with it, or the session."""
-        self._recorder.session.ended = session
-        for child in self._recorder.ended():
-            if child.kept and not child.owner.lasts and self._is_of_library(child):
-                self._recorder.give(child, self._library)
-        leaked = reaper.stop(self._recorder.ended)
-        reaper.settle(self._recorder.ended())
-        crashed = [c for c in self._started() if c.crashed and not c.reported and c not in leaked]
-        for child in crashed:
-            child.reported = True
-        self._recorder.forget(self._recorder.ended())
-        self._launch.test_ended()
-        crash = findings.crash(crashed, self._stderr) if self._passed else []
+    def _end_session(self, recorder: Recorder) -> list[Warning]:
+        """End what would keep Python from exiting, or would replace workers till then."""
+        reaper.stop_makers(child for child in recorder.children if not child.has_ended())
+        # What is left of a suite nobody touched, and ends with Python, is its own affair.
+        recorder.forget([child for child in recorder.children if child.daemon])
+        recorder.session.ended = True
+        return self._end(recorder)
+
+    def _end(self, recorder: Recorder) -> list[Warning]:
+        """End what outlives the test, or the fixtures that ended with it."""
+        test = self._test
+        for child in recorder.of_ended_owners():
+            if child.owner is not recorder.session and self._is_kept(test, child):
+                recorder.give(child, recorder.session)
+        leaked = reaper.stop(recorder.of_ended_owners) if recorder.of_ended_owners() else []
+        ended = recorder.of_ended_owners()
+        reaper.settle([child for child in ended if not child.owner.untouched])
+        crashed = self._crashed(test, leaked)
+        gone = [c for c in recorder.children if c.has_ended() and (c.owner.ended or c.owner.lasts)]
+        recorder.forget([*ended, *gone])
+        self._launcher.test_ended()
+        crash = findings.crash(crashed, test.stderr) if test and test.passed else []
         return [*crash, *findings.leak(leaked)]
 
-    def _is_of_library(self, child: Child) -> bool:
-        """Tell whether code under test started a child by a method that the test didn't ask for.
+    @staticmethod
+    def _crashed(test: WatchedTest | None, leaked: Iterable[Child]) -> list[Child]:
+        """Return the test's children that crashed, each of them once."""
+        ended_here = set(map(id, leaked))
+        new = [
+            child
+            for child in (test.children if test else ())
+            if child.has_ended() and child.crashed and not child.reported
+        ]
+        for child in new:
+            child.reported = True
+        return [child for child in new if id(child) not in ended_here]
 
-        A suite nobody touched may rely on what such code keeps: without it later tests would fail.
+    @staticmethod
+    def _is_kept(test: WatchedTest | None, child: Child) -> bool:
+        """Tell whether a child stays though its owner has ended.
+
+        A suite nobody touched may rely on what it keeps. And a test that asks for its start method
+        doesn't ask for what another library starts by a method of its own.
         """
-        path, _, line = child.made_at.rpartition(":")
-        here = self._item is not None and Path(path).resolve() == self._item.path
-        # Nor does a test ask for what another library starts by a method of its own.
-        asked = self._run.asked and (child.is_standard or child.is_started_by(self._expected))
-        return not asked and line.isdigit() and not here
+        if child.owner.untouched:
+            return True
+        return test is not None and not (child.is_standard or child.is_started_by(test.expected))
 
-    def _look(self, item: pytest.Item) -> None:
+    def _count(self, test: WatchedTest, recorder: Recorder) -> None:
         """Take note of what the test started, and what it was served by, while that is there."""
-        if not self._recorder.children:
-            return
-        started = self._started()
-        own = [child for child in started if not child.owner.lasts]
-        wider = self._finder.of_fixtures(marker.fixtures(item))
-        used = [c for c in self._recorder.children if c.owner.lasts and c.owner in wider]
-        by_method = [c for c in (*own, *used) if c.is_started_by(self._expected)]
-        self._run = self._run._replace(
-            processes=len(started),
-            proven=bool(by_method),
-            used=bool(used),
+        own = [child for child in test.children if child.owner.untouched or not child.owner.lasts]
+        wider = self._finder.of_fixtures(marker.fixtures(test.item))
+        used = [c for c in recorder.children if c.owner.lasts and c.owner in wider]
+        proven = any(c.is_started_by(test.expected) for c in (*own, *used)) or (
+            self._used and not test.run.asked
         )
-        self.started_by_default = any(c.by_default and c in by_method for c in own)
+        test.run = test.run._replace(
+            processes=len(test.children), proven=proven, used=bool(used) or self._used
+        )
 
-    def _explain(self, report: pytest.TestReport, error: BaseException) -> None:
+    def _explain(
+        self,
+        test: WatchedTest,
+        recorder: Recorder,
+        report: pytest.TestReport,
+        error: BaseException,
+    ) -> None:
         """Add what is known of the children of a failing test, and of the cause."""
-        self._recorder.settle(ask=lambda child: not child.owner.lasts)
-        hint = hints.find("".join(traceback.format_exception(error)), self._stderr)
-        text = [*findings.section(self._started()), *([f"hint: {hint}"] if hint else [])]
+        if test.run.asked:
+            for child in test.children:
+                if not child.owner.lasts:
+                    child.ask()
+        hint = hints.find("".join(traceback.format_exception(error)), test.stderr)
+        text = [*findings.section(test.children), *([f"hint: {hint}"] if hint else [])]
         if text:
-            report.sections.append((f"processes under {self._expected}", "\n".join(text)))
+            report.sections.append((f"processes under {test.expected}", "\n".join(text)))
         made = hints.refused_lock(error)
-        before = hint == hints.OTHER_METHOD and (made is None or self._recorder.made_before(made))
-        made_under = self._run.first if before else ""
-        self._run = self._run._replace(hint=hint, made_under=made_under)
+        before = hint == hints.OTHER_METHOD and (made is None or recorder.is_older(made))
+        made_under = test.run.first if before else ""
+        test.run = test.run._replace(hint=hint, made_under=made_under)
 
     def _find_modules(self, item: pytest.Item) -> list[ModuleType]:
         """Return the modules of the test and of all conftests, where targets of processes are."""
@@ -246,58 +325,40 @@ class Watch:
         named = {p.__name__ if isinstance(p, ModuleType) else type(p).__module__ for p in plugins}
         return {name for name in named if name.rpartition(".")[2] != "conftest"}
 
-    def _started(self) -> list[Child]:
-        """Return the children that were started while the test ran."""
-        return [child for child in self._recorder.children if child not in self._before]
+    def _helpers(self) -> list[int]:
+        """Return the processes that serve multiprocessing itself.
 
-    def _could_answer(self, frame: FrameType | None) -> bool:
-        """Tell whether somebody may end the wait of the main thread, without asking anybody."""
-        children = tuple(self._recorder.children)
-        ended = [child for child in children if child.has_ended()]
-        if not ended or self._lost_workers(frame):
-            return not ended
-        return len(ended) < len(children) or bool(
-            stall.answering_threads(self._strangers, self._plugins())
-        )
+        The tracker's pid is private, since Python 3.4; where it goes missing, the tracker counts as
+        one that may answer, as long as it moves.
+        """
+        tracker = getattr(resource_tracker._resource_tracker, "_pid", None)  # noqa: SLF001 (see above)
+        return [pid for pid in (tracker, *self._launcher.helpers()) if pid]
 
-    def _lost_workers(self, frame: FrameType | None) -> list[Child]:
-        self._recorder.settle()
-        new = [child for child in self._recorder.children if child not in self._dead]
-        return stall.lost_workers(frame, new)
+    def _relevant(self) -> list[Child]:
+        """Return the children whose end may explain a stall: those started while the test ran."""
+        return self._test.children if self._test else []
 
-    def _on_stall(self, frame: FrameType | None) -> None:
-        """Fail the test where it waits for the dead: the main thread does so, in its wait."""
+    def _bystanders(self) -> list[int]:
+        """Return the children of earlier tests, but for those of fixtures that this one uses."""
+        test, recorder = self._test, self._recorder
+        if test is None or recorder is None:
+            return []
+        own = set(map(id, test.children))
+        wider = self._finder.of_fixtures(marker.fixtures(test.item))
+        return [c.pid for c in recorder.children if id(c) not in own and c.owner not in wider]
+
+    def _on_stall(self, found: stall.Stall) -> None:
+        """Fail the test that waits for what nobody can give: in the main thread, in its wait."""
         __tracebackhide__ = True
-        if self._test is None or os.getpid() != self._pid:
+        test = self._test
+        if test is None:
             return
-        dead = self._lost_workers(frame)
-        # Others' processes may answer, too. Asked last, as it takes exit codes away from threads
-        # that wait for them.
-        if not dead and not active_children():
-            self._recorder.settle(ask=lambda _: True)
-            dead = [child for child in self._recorder.children if child.exitcode]
-        if dead:
-            pytest.fail(findings.stall(dead, self._stall_timeout))
+        children = list(found.lost) or test.children
+        with self.guard:
+            for child in children:
+                child.ask()
+        pytest.fail(findings.stall(children, self._stall_timeout))
 
 
 def _is_conftest(module: ModuleType) -> bool:
     return module.__name__.rpartition(".")[2] == "conftest"
-
-
-def _warn(item: pytest.Item, found: Iterable[Warning]) -> pytest.ExceptionInfo[Any] | None:
-    """Warn at a test; return the failure of those that the user makes errors."""
-    errors = [error for error in (_raised(item, warning) for warning in found) if error]
-    if not errors:
-        return None
-    try:
-        pytest.fail("\n".join(errors), pytrace=False)
-    except pytest.fail.Exception as failure:
-        return pytest.ExceptionInfo.from_exception(failure)
-
-
-def _raised(item: pytest.Item, warning: Warning) -> str:
-    try:
-        item.warn(warning)
-    except Warning as error:
-        return f"{type(error).__name__}: {error}"
-    return ""

@@ -1,0 +1,180 @@
+"""The one door to the system for code that runs while a test runs.
+
+Tests replace what modules hold: ``time.monotonic``, ``os.environ``, ``signal.signal``. freezegun
+and pyfakefs look through every loaded module for such functions and put theirs in. Neither looks at
+the attributes of classes, so the real functions stand in one here, taken before the first conftest.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+LINUX = sys.platform.startswith("linux")
+WINDOWS = sys.platform == "win32"
+
+
+def _real(module: object, name: str) -> Any:  # noqa: ANN401 (as whatever it is)
+    """Return a function of a module; None on a platform without it."""
+    function = getattr(module, name, None)
+    return None if function is None else staticmethod(function)
+
+
+class System:
+    """The real functions; what a platform lacks is None."""
+
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+
+    getpid = staticmethod(os.getpid)
+    getppid = staticmethod(os.getppid)
+    fstat = staticmethod(os.fstat)
+    stat = staticmethod(os.stat)
+    open = staticmethod(os.open)
+    read = staticmethod(os.read)
+    pread = _real(os, "pread")
+    write = staticmethod(os.write)
+    close = staticmethod(os.close)
+    pipe = staticmethod(os.pipe)
+    listdir = staticmethod(os.listdir)
+    readlink = _real(os, "readlink")
+    getcwd = staticmethod(os.getcwd)
+    kill = staticmethod(os.kill)
+    waitpid = staticmethod(os.waitpid)
+    waitid = _real(os, "waitid")  # macOS has it since Python 3.13, Windows never
+    pidfd_open = _real(os, "pidfd_open")  # Linux
+    posix_spawn = _real(os, "posix_spawn")
+
+    set_handler = staticmethod(signal.signal)
+    get_handler = staticmethod(signal.getsignal)
+    getitimer = _real(signal, "getitimer")
+    pthread_kill = _real(signal, "pthread_kill")
+    pthread_sigmask = _real(signal, "pthread_sigmask")
+    sigpending = _real(signal, "sigpending")
+    sigtimedwait = _real(signal, "sigtimedwait")
+    pidfd_send_signal = _real(signal, "pidfd_send_signal")
+
+    poll = _real(select, "poll")
+    READABLE = getattr(select, "POLLIN", 0)
+    CLOSED = getattr(select, "POLLNVAL", 0)
+    READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+    WRITE_ONLY = os.O_WRONLY
+    SPAWN_OPEN = getattr(os, "POSIX_SPAWN_OPEN", 0)
+    SPAWN_CLOSE = getattr(os, "POSIX_SPAWN_CLOSE", 0)
+    SPAWN_DUP = getattr(os, "POSIX_SPAWN_DUP2", 0)
+    NO_HANG = getattr(os, "WNOHANG", 0)
+    # Ask whether a child has ended, and leave its exit status to whoever waits for it.
+    LOOK = getattr(os, "WEXITED", 0) | NO_HANG | getattr(os, "WNOWAIT", 0)
+    PID = getattr(os, "P_PID", 0)
+    KILLED = (getattr(os, "CLD_KILLED", -1), getattr(os, "CLD_DUMPED", -1))
+
+    Socket = socket.socket
+    Thread = threading.Thread
+    get_ident = staticmethod(threading.get_ident)
+    main_thread = staticmethod(threading.main_thread)
+    threads = staticmethod(threading.enumerate)
+    # Documented, for debuggers.
+    frames = staticmethod(sys._current_frames)  # noqa: SLF001
+
+    # Bound to the default context, whatever `multiprocessing` holds by these names.
+    get_start_method = staticmethod(multiprocessing.get_start_method)
+    set_start_method = staticmethod(multiprocessing.set_start_method)
+
+    _environ = os.environ
+
+    @classmethod
+    def environment(cls) -> Mapping[Any, Any]:
+        """Return the environment that children get: that of the process, whatever `os` holds.
+
+        What `os.environ` keeps is private, the same from Python 3.2 to 3.15, and there without
+        decoding all of it; where it goes missing, that is done.
+        """
+        held: Mapping[Any, Any] = vars(cls._environ).get("_data", cls._environ)
+        return held
+
+    @classmethod
+    def environment_items(cls) -> frozenset[tuple[Any, Any]]:
+        """Return the environment less what pytest itself changes with each test."""
+        of_pytest = ("PYTEST_CURRENT_TEST", b"PYTEST_CURRENT_TEST")
+        return frozenset(item for item in cls.environment().items() if item[0] not in of_pytest)
+
+    @classmethod
+    def waitid_alive(cls, pid: int) -> bool:
+        """Tell whether a pid is a child of this process that hasn't ended.
+
+        Where that can't be asked for, every pid counts as one.
+        """
+        try:
+            return cls.waitid is None or cls.waitid(cls.PID, pid, cls.LOOK) is None
+        except ChildProcessError:
+            return False
+
+    @classmethod
+    def lookout_environment(cls) -> dict[str, str]:
+        """Return what the lookout needs of the environment, and nothing else of it."""
+        kept = ("LD_LIBRARY_PATH", "PYTHONHOME")
+        known = {name: cls._environ[name] for name in kept if name in cls._environ}
+        return {"PATH": "/usr/local/bin:/usr/bin:/bin", **known}
+
+    @classmethod
+    def pidfd(cls, pid: int) -> int | None:
+        """Return a descriptor that stands for the process that has a pid now, where there are such.
+
+        Linux 5.3 and later have them.
+        """
+        try:
+            return None if cls.pidfd_open is None else int(cls.pidfd_open(pid))
+        except OSError:
+            return None
+
+    exit_code_of_handle: Callable[[int], int | None]
+    """Of Windows: the exit code of a process by its handle; None while it runs."""
+
+    @classmethod
+    def read_file(cls, path: str) -> bytes:
+        """Return what a file holds, at most 64 KiB of it: those of ``/proc`` come in one piece.
+
+        Raises `OSError`.
+        """
+        descriptor = cls.open(path, cls.READ_ONLY)
+        try:
+            return cls.read(descriptor, 1 << 16)
+        finally:
+            cls.close(descriptor)
+
+    @classmethod
+    def ready(cls, descriptors: Iterable[int], seconds: float = 0.0) -> dict[int, bool]:
+        """Return the descriptors that can be read or have ended, after some seconds at most.
+
+        Each with whether it is still open: somebody may have closed it.
+        """
+        poll = cls.poll()
+        for descriptor in descriptors:
+            poll.register(descriptor, cls.READABLE)
+        return {fd: not event & cls.CLOSED for fd, event in poll.poll(seconds * 1000)}
+
+
+if sys.platform == "win32":
+    import _winapi
+
+    WAIT, GET_EXIT_CODE = _winapi.WaitForSingleObject, _winapi.GetExitCodeProcess
+    TERMINATED = 0x10000  # what Process.terminate() makes the exit code there
+
+    def exit_code_of_handle(handle: int) -> int | None:
+        """Ask without waiting."""
+        if WAIT(handle, 0) != _winapi.WAIT_OBJECT_0:
+            return None
+        code = int(GET_EXIT_CODE(handle))
+        return -signal.SIGTERM if code == TERMINATED else code
+
+    System.exit_code_of_handle = staticmethod(exit_code_of_handle)
