@@ -59,9 +59,6 @@ class System:
     get_handler = staticmethod(signal.getsignal)
     getitimer = _real(signal, "getitimer")
     pthread_kill = _real(signal, "pthread_kill")
-    pthread_sigmask = _real(signal, "pthread_sigmask")
-    sigpending = _real(signal, "sigpending")
-    sigtimedwait = _real(signal, "sigtimedwait")
     pidfd_send_signal = _real(signal, "pidfd_send_signal")
 
     poll = _real(select, "poll")
@@ -76,6 +73,7 @@ class System:
     # Ask whether a child has ended, and leave its exit status to whoever waits for it.
     LOOK = getattr(os, "WEXITED", 0) | NO_HANG | getattr(os, "WNOWAIT", 0)
     PID = getattr(os, "P_PID", 0)
+    ALL = getattr(os, "P_ALL", 0)
     KILLED = (getattr(os, "CLD_KILLED", -1), getattr(os, "CLD_DUMPED", -1))
 
     Socket = socket.socket
@@ -83,8 +81,6 @@ class System:
     get_ident = staticmethod(threading.get_ident)
     main_thread = staticmethod(threading.main_thread)
     threads = staticmethod(threading.enumerate)
-    # Documented, for debuggers.
-    frames = staticmethod(sys._current_frames)  # noqa: SLF001
 
     # Bound to the default context, whatever `multiprocessing` holds by these names.
     get_start_method = staticmethod(multiprocessing.get_start_method)
@@ -116,6 +112,14 @@ class System:
         """
         try:
             return cls.waitid is None or cls.waitid(cls.PID, pid, cls.LOOK) is None
+        except ChildProcessError:
+            return False
+
+    @classmethod
+    def has_zombie(cls) -> bool:
+        """Tell whether a child of this process has ended and nobody has waited for it."""
+        try:
+            return cls.waitid(cls.ALL, 0, cls.LOOK) is not None
         except ChildProcessError:
             return False
 

@@ -27,6 +27,10 @@ def forever(connection, obedient=True):
     while True:
         signal.pause()
 
+def pauses():
+    while True:
+        signal.pause()
+
 def note(pid):
     with Path("pids.txt").open("a") as file:
         print(pid, file=file)
@@ -265,17 +269,6 @@ def test_what_wider_fixtures_leave_alive_is_ended_with_them(
         test_it="""
             import multiprocessing
 
-            import helper
-            import pytest
-
-            def scoped(scope):
-                @pytest.fixture(scope=scope)
-                def process():
-                    return helper.start(multiprocessing, obedient=False)
-                return process
-
-            of_session, of_module, of_class = map(scoped, ["session", "module", "class"])
-
             class TestClass:
                 def test_one(self, of_session, of_module, of_class):
                     pass
@@ -290,15 +283,26 @@ def test_what_wider_fixtures_leave_alive_is_ended_with_them(
         test_later="""
             import multiprocessing
 
-            def test_four(request):
+            def test_four(mp_context, of_session):
                 assert len(multiprocessing.active_children()) == 1
         """,
+        conftest="""
+            import helper
+            import pytest
+
+            def scoped(scope):
+                @pytest.fixture(scope=scope)
+                def process(mp_context):
+                    return helper.start(mp_context, obedient=False)
+                return process
+
+            of_session, of_module, of_class = map(scoped, ["session", "module", "class"])
+        """,
     )
-    for method in METHODS:
-        result = run_impatient(f"--start-method={method}")
-        result.assert_outcomes(passed=4, warnings=3)
-        for name in ("of_class", "of_module", "of_session"):
-            result.stdout.fnmatch_lines(["*end of *the fixture '" + name + "'*"])
+    result = run_impatient("-o", "start_method_scope=session")
+    result.assert_outcomes(passed=4 * len(METHODS), warnings=3 * len(METHODS))
+    for name in ("of_class", "of_module", "of_session"):
+        assert result.stdout.str().count(f"end of the fixture {name!r}") == len(METHODS)
     assert_gone(3 * len(METHODS))
 
 
@@ -350,20 +354,26 @@ def test_what_was_made_at_import_is_ended_with_the_session(
 
             import helper
 
-            AT_IMPORT = ProcessPoolExecutor(1)
+            AT_IMPORT, STUCK = ProcessPoolExecutor(1), ProcessPoolExecutor(1)
 
             def test_one(default_start_method):
                 helper.note(AT_IMPORT.submit(os.getpid).result())
 
             def test_two(default_start_method):
                 AT_IMPORT.submit(os.getpid).result()
+
+            def test_stuck(default_start_method):
+                helper.note(STUCK.submit(os.getpid).result())
+                STUCK.submit(helper.pauses)
         """,
     )
     for method in METHODS:
         result = run_impatient(f"--start-method={method}")
-        result.assert_outcomes(passed=2, warnings=1)
-        result.stdout.fnmatch_lines(["*ChildProcessLeakWarning: *at the end of the session,*"])
-    assert_gone(len(METHODS))
+        result.assert_outcomes(passed=3, warnings=1)
+        [warning] = [line for line in result.outlines if "ChildProcessLeakWarning" in line]
+        assert "at the end of the session," in warning
+        assert warning.count("(pid ") == 1
+    assert_gone(2 * len(METHODS))
 
 
 @pytest.mark.parametrize("stop", ["-x", "--maxfail=1"])

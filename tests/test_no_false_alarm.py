@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 from typing import TYPE_CHECKING
 
 import pytest
-
-from pytest_startmethod.watch import stall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -266,21 +263,3 @@ def test_no_thread_of_ours_is_alive_when_a_test_forks(
     forks = (pytester.path / "forks.txt").read_text(encoding="utf-8").splitlines()
     assert len(forks) == 20 * 5 + 3 + 2 + 3
     assert {line.partition(" ")[2] for line in forks} == {"1 ['MainThread']"}
-
-
-def test_an_answer_that_is_on_its_way_is_awaited_though_nobody_is_seen_who_gives_it() -> None:
-    receiver, sender = multiprocessing.Pipe()
-    looks = itertools.count(1)
-    stalls: list[object] = []
-
-    def seen_every_other_time(_: object) -> bool:
-        look = next(looks)
-        if look == 20:
-            sender.send("here")
-        return bool(look % 2)
-
-    watch = stall.Watch(0.04, seen_every_other_time, stalls.append)
-    watch.enter(begin=True)
-    assert receiver.recv() == "here"
-    watch.leave()
-    assert not stalls

@@ -5,11 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_startmethod.guard import Guard
 from pytest_startmethod.watch import reaper
 from pytest_startmethod.watch.owners import Owner
 from pytest_startmethod.watch.recorder import Recorder
@@ -235,7 +235,7 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
     patched = multiprocessing.process.BaseProcess
     before = patched.start, patched.__init__
     owner: Owner | None = None
-    recorder = Recorder(lambda: owner, lambda _: nullcontext())
+    recorder = Recorder(lambda: owner, Guard())
     recorder.install([context])
     try:
         nobodys = context.Process(target=os.getpid)
@@ -250,13 +250,13 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
         ]
         assert here in recorder.children[0].place
         nobodys.join()
+        assert recorder.children[0].exit_code is None
         mine.join()
-        recorder.settle()
-        assert recorder.children[0].exitcode == 0
-        assert recorder.ended() == []
+        assert recorder.children[0].exit_code == 0
+        assert recorder.of_ended_owners() == []
         me.ended = True
-        assert reaper.stop(recorder.ended) == []
-        recorder.forget(recorder.ended())
+        assert reaper.stop(recorder.of_ended_owners) == []
+        recorder.forget(recorder.of_ended_owners())
         assert recorder.children == []
     finally:
         recorder.uninstall()

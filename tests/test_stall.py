@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 METHODS = multiprocessing.get_all_start_methods()
 
-STALLED = "Failed: blocked for 0.2 s in a wait that nobody is left to end: "
+STALLED = "Failed: blocked for 0.2 s in a wait that no process or thread can end any more: "
 
 HELPER = """
 import os

@@ -76,11 +76,19 @@ def leak(children: Sequence[Child]) -> list[ChildProcessLeakWarning]:
     return [ChildProcessLeakWarning(text)]
 
 
-def stall(dead: Sequence[Child], seconds: float) -> str:
-    """Say that a test waits for these children."""
+def stall(children: Sequence[Child], seconds: float) -> str:
+    """Say that a test waits for what none of these children can give any more."""
+    dead = [child for child in children if child.has_ended()]
+    alive = [
+        f"{_described(child)} is alive, and blocked in such a wait, too"
+        for child in children
+        if not child.has_ended()
+    ]
+    who = ", ".join([*([_ends(dead)] if dead else []), *([_list(alive)] if alive else [])])
     return (
-        f"blocked for {seconds:g} s in a wait that nobody is left to end: {_ends(dead)}; "
-        "what it printed, if anything, is among the captured stderr"
+        f"blocked for {seconds:g} s in a wait that no process or thread can end any more: "
+        f"{who or 'the test started no process'}; what children printed, if anything, is among the "
+        "captured stderr"
     )
 
 

@@ -116,29 +116,36 @@ def catches(status: bytes, signum: int) -> bool:
 
 
 class Lookout:
-    """Tells when a process's main thread has been blocked for some time in a wait without end."""
+    """Tells when a process's main thread has been blocked for some time in a wait without end.
+
+    It tells so twice, the second time soon after the first: a wait may have come to its end just
+    when it was interrupted, and only one that goes on is one without end.
+    """
 
     def __init__(self, pid: int, seconds: float, signum: int, read: Read) -> None:
         self._seconds = seconds
         self._signum = signum
         self._read = read
-        self._status, self._call = f"/proc/{pid}/status", f"/proc/{pid}/task/{pid}/syscall"
         self._folder = f"/proc/{pid}"
+        self._status, self._call = f"{self._folder}/status", f"{self._folder}/task/{pid}/syscall"
         self._last = b""
-        self._since = 0.0
+        self._due = 0.0
+        self._told = 0
 
     def look(self, now: float, *, blocked: float = 0.0) -> bool:
         """Look once; `blocked` says how long it is known to be so. Raises `OSError` at its end."""
         status = self._read(self._status)
         last, self._last = self._last, switches(status)
         if self._last != last:
-            self._since = now - blocked
-        if now - self._since < self._seconds:
+            soon = self._told == 1  # it was interrupted, and is expected to be blocked again
+            self._told = 2 if soon else 0
+            self._due = now + (SECONDS if soon else self._seconds - blocked)
+        if now < self._due:
             return False
+        self._due = now + self._seconds
         if not catches(status, self._signum) or not self._is_suspicious():
-            self._since = now
             return False
-        self._since = now
+        self._told = 1 if self._told == 0 else 0
         return True
 
     def _is_suspicious(self) -> bool:

@@ -157,15 +157,17 @@ class _no_sigchld:  # noqa: N801 (reads as a context)
     """Keeps the end of the shell from a test's own handler of SIGCHLD."""
 
     def __enter__(self) -> None:
-        handler = System.get_handler(SIGCHLD) if SIGCHLD else None
-        self._blocks = callable(handler) and SIGCHLD not in System.sigpending()
-        if self._blocks:
-            self._before = System.pthread_sigmask(signal.SIG_BLOCK, [SIGCHLD])
+        handler = System.get_handler(SIGCHLD)
+        in_main_thread = System.get_ident() == System.main_thread().ident
+        self._handler = handler if callable(handler) and in_main_thread else None
+        if self._handler is not None:
+            System.set_handler(SIGCHLD, signal.SIG_DFL)
 
     def __exit__(self, *_: object) -> None:
-        if self._blocks:
-            System.sigtimedwait([SIGCHLD], 0)
-            System.pthread_sigmask(signal.SIG_SETMASK, self._before)
+        if self._handler is not None:
+            System.set_handler(SIGCHLD, self._handler)
+            if System.has_zombie():  # a child of the test's may have ended meanwhile
+                System.pthread_kill(System.main_thread().ident, SIGCHLD)
 
 
 class ThreadLookout:
@@ -182,6 +184,7 @@ class ThreadLookout:
             here = System.getpid()
             self._kernel = kernel.Lookout(here, seconds, int(SIGNAL), System.read_file)
         self._pause = min(kernel.SECONDS, seconds / 4) if self._kernel else seconds
+        self._told = False
         self._next = 0.0  # outlives a thread: a Pool may start workers without end
         self._running = False
         self.thread = 0
@@ -224,6 +227,9 @@ class ThreadLookout:
             while not self._to_end.acquire(timeout=max(self._next - System.monotonic(), 0)):
                 now = System.monotonic()
                 self._next = now + self._pause
+                if self._kernel is None:  # twice, as that does
+                    self._told = not self._told
+                    self._next = now + (kernel.SECONDS if self._told else self._pause)
                 if self._kernel is None or self._kernel.look(now):
                     System.pthread_kill(main, SIGNAL)
         finally:

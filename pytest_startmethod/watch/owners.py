@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from types import FrameType
 
 # The hooks in which a test's own code runs, by names that pytest's documentation gives them.
 PHASES = ("pytest_runtest_setup", "pytest_runtest_call", "pytest_runtest_teardown")
@@ -32,7 +34,10 @@ class Owner:
 class OwnerFinder:
     """Finds the owner by the hook that pytest is in.
 
-    To be made in the thread that tests run in. `test` returns the test that runs, if one does.
+    To be made in the thread that tests run in. `test` returns the test that runs, if one does. A
+    fork must find no frame objects of other threads: those of Python 3.11 and later point to memory
+    that is freed in the child, which then dies in its garbage collector. So only this thread's
+    frames are looked at.
     """
 
     def __init__(self, test: Callable[[], Owner | None]) -> None:
@@ -40,20 +45,18 @@ class OwnerFinder:
         self._thread = System.get_ident()
         self._lock = threading.RLock()  # the thread of a pool may make a process at any time
         self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}
+        self.set_up: list[pytest.FixtureDef[Any]] = []
+        """The fixtures that are being set up, the innermost last: for the other threads."""
 
     def find(self) -> Owner | None:
         """Return the fixture that is being set up, or the test that runs, or None."""
         with self._lock:
-            frame = System.frames().get(self._thread)
-            while frame is not None and frame.f_code.co_name not in PHASES:
-                if frame.f_code.co_name == "pytest_fixture_setup":
-                    break
-                frame = frame.f_back
-            test = None if frame is None else self._test()
-            if frame is None or test is None:
-                return None
-            fixture = frame.f_locals.get("fixturedef")
-            if not isinstance(fixture, pytest.FixtureDef):
+            if System.get_ident() == self._thread:
+                runs, fixture = _find_hook(sys._getframe(1))  # noqa: SLF001 (no other way, on CPython)
+            else:
+                runs, fixture = True, self.set_up[-1] if self.set_up else None
+            test = self._test() if runs else None
+            if test is None or fixture is None:
                 return test
             return self._of_fixture(fixture, untouched=test.untouched)
 
@@ -72,3 +75,17 @@ class OwnerFinder:
         owner = self._fixtures.pop(fixture, None)
         if owner is not None:
             owner.ended = True
+
+
+def _find_hook(frame: FrameType | None) -> tuple[bool, pytest.FixtureDef[Any] | None]:
+    """Tell whether this thread runs a test, and which fixture it sets up."""
+    while frame is not None:
+        name = frame.f_code.co_name
+        if name == "pytest_fixture_setup":
+            fixture = frame.f_locals.get("fixturedef")
+            if isinstance(fixture, pytest.FixtureDef):
+                return True, fixture
+        if name in PHASES:
+            return True, None
+        frame = frame.f_back
+    return False, None

@@ -16,7 +16,7 @@ from pytest_startmethod.system import System
 from pytest_startmethod.watch import broken_starts
 from pytest_startmethod.watch.children import Child
 from pytest_startmethod.watch.owners import Owner
-from pytest_startmethod.watch.places import package, user_line
+from pytest_startmethod.watch.places import package
 from pytest_startmethod.watch.weak_map import WeakMap
 
 if TYPE_CHECKING:
@@ -289,13 +289,9 @@ def _process_base(context: object) -> type | None:
 
 
 def _other_threads() -> tuple[str, ...]:
-    """Return which other threads of Python's run now, each with where it is."""
-    threads = System.threads()
-    if len(threads) < 2:
-        return ()
-    here, frames = System.get_ident(), System.frames()
-    return tuple(
-        f"{thread.name} at {user_line(frames.get(thread.ident or 0))}"
-        for thread in threads
-        if thread.ident != here
-    )
+    """Return the names of the other threads of Python's that run now.
+
+    Not where they are: see `owners.OwnerFinder`.
+    """
+    threads, here = System.threads(), System.get_ident()
+    return tuple(thread.name for thread in threads if thread.ident != here)

@@ -26,8 +26,8 @@ WAITS = (*PROCESSES, "threading", "selectors", "queue")
 
 SIGNAL = lookout.SIGNAL
 
-AGAIN = 0.2
-"""Seconds between two looks at threads that seem stuck: one may have moved during the first."""
+# Whose threads serve pools, executors and queues, and answer nobody by themselves.
+SERVING = ("multiprocessing.queues", "concurrent.futures.process", "multiprocessing.pool")
 
 
 class Stall(NamedTuple):
@@ -71,6 +71,10 @@ class StallWatch:
         self._lookout: lookout.Lookout | None = None
         self._on = False
         self._starting = 0
+        # Whether the main thread starts a process: it may wait for a forkserver then.
+        self._main_starts = False
+        # The stall that was found at the last look, and where the main thread was.
+        self._last: tuple[Stall, int, int] | None = None
         # How the signal was handled: taken over with the first process that a test starts.
         self._handled_before: Any = None
         # Threads that were there before the first test.
@@ -107,8 +111,10 @@ class StallWatch:
         if not self._on:
             yield
             return
+        here = System.get_ident() == System.main_thread().ident
         with self._guard, self._lock:
             self._starting += 1
+            self._main_starts = self._main_starts or here
             if forks and self._lookout is not None:
                 self._lookout.make_way()
         try:
@@ -116,6 +122,7 @@ class StallWatch:
         finally:
             with self._guard, self._lock:
                 self._starting -= 1
+                self._main_starts = self._main_starts and not here
                 self._begin()
 
     def _begin(self) -> None:
@@ -132,13 +139,17 @@ class StallWatch:
 
     def _handle(self, _signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        if self._starting or not self._on or System.getpid() != self._pid:
+        if self._main_starts or not self._on or System.getpid() != self._pid:
             return
-        stall = None
+        stall, last = None, self._last
+        self._last = None
         with self._guard:
             stall = self._find(frame)
-        if stall is not None:
-            self._on_stall(stall)
+        if stall is not None and frame is not None:
+            self._last = stall, id(frame), frame.f_lasti
+            # Not at the first look: the wait may have come to its end just now.
+            if self._last == last:
+                self._on_stall(stall)
 
     def _find(self, frame: FrameType | None) -> Stall | None:
         """Return why the wait that a frame is in can't end, or None where it may."""
@@ -150,12 +161,8 @@ class StallWatch:
             return Stall(lost=tuple(lost))
         if not waits.AVAILABLE:
             return Stall() if self._all_are_dead() else None
-        descriptor = _awaited(frames)
-        first = self._stuck(descriptor)
-        if first is None:
-            return None
-        System.sleep(AGAIN)
-        return Stall(stuck=tuple(first)) if self._stuck(descriptor) == first else None
+        stuck = self._stuck(_awaited(frames))
+        return None if stuck is None else Stall(stuck=tuple(stuck))
 
     def _stuck(self, descriptor: int | None) -> list[waits.Thread] | None:
         threads = {System.main_thread().native_id or 0, *self._older_ids}
@@ -170,12 +177,8 @@ class StallWatch:
 
     def _of_others(self) -> list[threading.Thread]:
         """Return the threads that aren't the test's: older ones, and those of pytest's plugins."""
-        frames, plugins = System.frames(), self._plugins()
-        return [
-            thread
-            for thread in System.threads()
-            if thread in self._older or _runs(plugins, thread, frames.get(thread.ident or 0))
-        ]
+        plugins = self._plugins()
+        return [t for t in System.threads() if t in self._older or _module(t) in plugins]
 
     def _all_are_dead(self) -> bool:
         """Tell whether each child has ended, and no thread of the test's is there to answer.
@@ -183,15 +186,34 @@ class StallWatch:
         Where the kernel can't be asked what others wait for, any other thread may answer, but for
         those in which the standard library alone is at work.
         """
-        frames, others = System.frames(), self._of_others()
+        others, here = self._of_others(), System.get_ident()
         answering = [
             thread
             for thread in System.threads()
-            if thread.ident != System.get_ident() and thread not in others
-            if not _serves(frames.get(thread.ident or 0))
+            if thread.ident != here and thread not in others and not _serves(thread)
         ]
         children = self._children()
         return bool(children) and not answering and all(c.has_ended() for c in children)
+
+
+def _module(thread: threading.Thread) -> str:
+    """Return the module of what a thread runs, without a look at its frames: see `owners`."""
+    return str(getattr(_target(thread), "__module__", None) or type(thread).__module__)
+
+
+def _target(thread: threading.Thread) -> object:
+    """Return the function that a thread runs, or is to run when its time comes.
+
+    `Thread._target` is private, since Python 3.0; where it goes missing, the class of the thread
+    says what it runs.
+    """
+    return getattr(thread, "function", None) or getattr(thread, "_target", None)
+
+
+def _serves(thread: threading.Thread) -> bool:
+    """Tell whether a thread runs the standard library's own code alone, and no task of a user."""
+    is_of_thread_pool = getattr(_target(thread), "__name__", "") == "worker"
+    return _module(thread) in SERVING and not is_of_thread_pool
 
 
 def waiting_frames(frame: FrameType | None) -> list[FrameType]:
@@ -238,38 +260,6 @@ def _pool(frames: list[FrameType]) -> Pool | None:
             if isinstance(pool, Pool):
                 return pool
     return None
-
-
-def _runs(plugins: Collection[str], thread: threading.Thread, frame: FrameType | None) -> bool:
-    """Tell whether a thread runs the code of a plugin of pytest's, or is to: pytest-timeout's."""
-    timer = getattr(thread, "function", None)  # of a threading.Timer, which may wait for its time
-    if timer is not None:
-        return getattr(timer, "__module__", "") in plugins
-    while frame is not None and package(frame) in WAITS:
-        frame = frame.f_back
-    return frame is not None and str(frame.f_globals.get("__name__", "")) in plugins
-
-
-def _serves(frame: FrameType | None) -> bool:
-    """Tell whether a thread runs the standard library's own code alone, and no task of a user."""
-    packages = []
-    while frame is not None:
-        if _runs_a_task(frame):
-            return False
-        packages.append(package(frame))
-        frame = frame.f_back
-    return any(name in PROCESSES for name in packages) and all(name in WAITS for name in packages)
-
-
-def _runs_a_task(frame: FrameType) -> bool:
-    """Tell whether a thread pool is at a task here, which has no frame if it is a built-in one.
-
-    By names that are the same from Python 3.10 to 3.15.
-    """
-    function = (str(frame.f_globals.get("__name__", "")), frame.f_code.co_name)
-    if function == ("multiprocessing.pool", "worker"):
-        return frame.f_locals.get("func") is not None
-    return function == ("concurrent.futures.thread", "run")
 
 
 def _thread_ids() -> frozenset[int]:

@@ -159,6 +159,17 @@ class Watch:
         return any(c.is_started_by(self._expected) for c in (*self._test.children, *used))
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any]
+    ) -> Generator[None, object, object]:
+        """Take note of the fixture that owns what other threads start meanwhile."""
+        self._finder.set_up.append(fixturedef)
+        try:
+            return (yield)
+        finally:
+            self._finder.set_up.pop()
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -335,17 +346,24 @@ class Watch:
         return [pid for pid in (tracker, *self._launcher.helpers()) if pid]
 
     def _relevant(self) -> list[Child]:
-        """Return the children whose end may explain a stall: those started while the test ran."""
-        return self._test.children if self._test else []
+        """Return the children that a stall may be about.
 
-    def _bystanders(self) -> list[int]:
-        """Return the children of earlier tests, but for those of fixtures that this one uses."""
+        Those started while the test ran, and those of the fixtures that it uses.
+        """
         test, recorder = self._test, self._recorder
         if test is None or recorder is None:
             return []
-        own = set(map(id, test.children))
         wider = self._finder.of_fixtures(marker.fixtures(test.item))
-        return [c.pid for c in recorder.children if id(c) not in own and c.owner not in wider]
+        own = set(map(id, test.children))
+        used = [c for c in recorder.children if c.owner in wider and id(c) not in own]
+        return [*test.children, *used]
+
+    def _bystanders(self) -> list[int]:
+        """Return the children of earlier tests, but for those of fixtures that this one uses."""
+        if self._recorder is None:
+            return []
+        relevant = set(map(id, self._relevant()))
+        return [child.pid for child in self._recorder.children if id(child) not in relevant]
 
     def _on_stall(self, found: stall.Stall) -> None:
         """Fail the test that waits for what nobody can give: in the main thread, in its wait."""
@@ -353,7 +371,7 @@ class Watch:
         test = self._test
         if test is None:
             return
-        children = list(found.lost) or test.children
+        children = list(found.lost) or self._relevant()
         with self.guard:
             for child in children:
                 child.ask()
