@@ -17,6 +17,7 @@ IN_FULL = 20
 
 
 UNPROVEN = "not proven: no process by the start method"
+NOT_ALONE = "doesn't run alone: ends so under the first start method, too"
 PIPE = "\\|"  # in a cell of a table
 
 
@@ -43,16 +44,15 @@ def header(selection: Selection) -> str:
 def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
     """Return the lines of the terminal summary; none where no test ran under a start method."""
     table, differing = results.table(), results.differing()
-    if not table or (verbosity < 0 and not differing):
+    listed = notes(results)
+    if not (table or listed) or (verbosity < 0 and not differing):
         return
     yield Line("start methods", {}, "=")
     if verbosity >= 0:
-        yield from _table(table)
-        unproven = results.unproven()
-        if unproven:
-            yield from _listed(UNPROVEN, unproven, verbosity, width)
-        for text, failed in _made_before(results.made_before()).items():
-            yield from _listed(text, failed, verbosity, width)
+        if table:
+            yield from _table(table)
+        for text, nodeids in listed.items():
+            yield from _listed(text, nodeids, verbosity, width)
     if differing:
         yield Line("outcome depends on the start method", {}, "-")
         for runs in differing[:IN_FULL]:
@@ -75,23 +75,37 @@ def _table(rows: Iterable[Row]) -> Iterator[Line]:
         yield Line(text, {"red": True} if row.outcomes["failed"] else {"green": True})
 
 
-def _listed(text: str, results: list[Result], verbosity: int, width: int) -> Iterator[Line]:
-    number = "1 run" if len(results) == 1 else f"{len(results)} runs"
+def notes(results: Results) -> dict[str, list[str]]:
+    """Return what is said of runs that are no differences: the node ids of each text."""
+    found: dict[str, list[str]] = {}
+
+    def add(text: str, nodeids: Iterable[str]) -> None:
+        if nodeids := list(nodeids):
+            found[text] = [*found.get(text, ()), *nodeids]
+
+    add(UNPROVEN, (result.run.nodeid for result in results.unproven()))
+    for result in results.made_before():
+        made_under, method = result.run.made_under, result.run.start_method
+        text = f"made under {made_under}: run --start-method={method} alone"
+        add(text, [result.run.nodeid])
+    for result in results.not_alone():
+        add(f"{NOT_ALONE} ({result.outcome})", [result.run.nodeid])
+    for method, reason, tests in results.notes.not_run:
+        add(f"not run under {method}: {reason}", tests)
+    others = results.others()
+    number = sum(result.run.other_processes for result in others)
+    text = f"{number} process{'es' if number > 1 else ''} by a start method that the test chose"
+    add(text, (result.run.nodeid for result in others))
+    return found
+
+
+def _listed(text: str, nodeids: list[str], verbosity: int, width: int) -> Iterator[Line]:
+    number = "1 run" if len(nodeids) == 1 else f"{len(nodeids)} runs"
     note = f"({number}{'' if verbosity > 0 else ', -v names them'})"
     for part in _on_one_line(text, note, " ", width):
         yield Line(part, {"yellow": True})
     if verbosity > 0:
-        yield from (Line(f"    {_end(result.run.nodeid, width - 4)}", {}) for result in results)
-
-
-def _made_before(results: list[Result]) -> dict[str, list[Result]]:
-    """Return the results by how they came about."""
-    found: dict[str, list[Result]] = {}
-    for result in results:
-        made_under, method = result.run.made_under, result.run.start_method
-        text = f"made at import under {made_under}: run --start-method={method} alone"
-        found.setdefault(text, []).append(result)
-    return found
+        yield from (Line(f"    {_end(nodeid, width - 4)}", {}) for nodeid in nodeids)
 
 
 def _differing(runs: Mapping[str, Result], width: int) -> Iterator[Line]:
@@ -148,11 +162,9 @@ def markdown(results: Results) -> str:
         "|---|" + "--:|" * (len(OUTCOMES) + 2),
         *rows,
     ]
-    listed = {UNPROVEN: results.unproven(), **_made_before(results.made_before())}
-    for title, found in listed.items():
-        if found:
-            runs = [f"- {_code(result.run.nodeid)}" for result in found]
-            text += ["", f"### {title[0].upper()}{title[1:]}", "", *runs]
+    for title, nodeids in notes(results).items():
+        runs = [f"- {_code(nodeid)}" for nodeid in nodeids]
+        text += ["", f"### {title[0].upper()}{title[1:]}", "", *runs]
     differing = results.differing()
     if differing:
         text += [

@@ -16,9 +16,8 @@ import pytest
 
 from pytest_startmethod import registration
 from pytest_startmethod.launch import launcher
-from pytest_startmethod.record import Run
+from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.report import collector
-from pytest_startmethod.runs import reruns
 from pytest_startmethod.selection import marker
 from pytest_startmethod.watch import findings, hints, owners, reaper, stall
 from pytest_startmethod.watch.owners import Owner
@@ -53,8 +52,8 @@ class Watch:
         self._strangers: frozenset[threading.Thread] = frozenset()
         # Of what code under test keeps for later: pools, executors, managers, daemon processes.
         self._library = Owner("the library", lasts=True)
-        self.started_by_default = False
-        """Whether the test started a process through the process-wide default."""
+        self.used_default = False
+        """Whether the running test started a process by the default, or was served by one."""
         # of the test that runs:
         self._item: pytest.Item | None = None
         self._nextitem: pytest.Item | None = None
@@ -83,7 +82,7 @@ class Watch:
             self._recorder.install(self._contexts)
         self._item, self._nextitem, self._method, self._expected = item, nextitem, method, expected
         self._test = None
-        self.started_by_default = False
+        self.used_default = False
         self.pytest_runtest_logstart()
 
     def end(self) -> None:
@@ -96,7 +95,7 @@ class Watch:
         item = self._item
         if item is None or self._test is not None:
             return
-        if self._recorder.children or reruns.RUN in item.stash:
+        if self._recorder.children or marker.METHOD in item.stash:
             self._begin(item)
 
     def _begin(self, item: pytest.Item) -> Owner:
@@ -106,7 +105,7 @@ class Watch:
             self._config.add_cleanup(self._launch.uninstall)
             self._launch.install()
             collector.register(self._config)
-        self._run = reruns.run(item, self._method)
+        self._run = _run(item, self._method)
         self._modules = self._find_modules(item)
         self._test = Owner("the test")
         self._before = frozenset(self._recorder.children)
@@ -174,8 +173,7 @@ class Watch:
         if call.when == "teardown":
             if self._test is not None:
                 self._test.ended = True
-            # No item, or one without nodes to keep: see `reruns._Keeper`.
-            return self._end(session=self._nextitem is None or not self._nextitem.listchain())
+            return self._end(session=self._nextitem is None)
         return []
 
     def _end(self, *, session: bool) -> list[Warning]:
@@ -219,7 +217,7 @@ class Watch:
             proven=bool(by_method),
             used=bool(used),
         )
-        self.started_by_default = any(c.by_default and c in by_method for c in own)
+        self.used_default = any(c.is_started_by(self._expected) for c in (*started, *used))
 
     def _explain(self, report: pytest.TestReport, error: BaseException) -> None:
         """Add what is known of the children of a failing test, and of the cause."""
@@ -229,8 +227,9 @@ class Watch:
         if text:
             report.sections.append((f"processes under {self._expected}", "\n".join(text)))
         made = hints.refused_lock(error)
-        before = hint == hints.OTHER_METHOD and (made is None or self._recorder.made_before(made))
-        made_under = self._run.first if before else ""
+        before = made is not None and self._recorder.made_before(made)
+        # Only a lock of a fork context refuses to go to another process.
+        made_under = "fork" if before and self._run.asked else ""
         self._run = self._run._replace(hint=hint, made_under=made_under)
 
     def _find_modules(self, item: pytest.Item) -> list[ModuleType]:
@@ -278,6 +277,14 @@ class Watch:
             dead = [child for child in self._recorder.children if child.exitcode]
         if dead:
             pytest.fail(findings.stall(dead, self._stall_timeout))
+
+
+def _run(item: pytest.Item, method: str) -> Run:
+    """Return the run of an item, by its start method."""
+    own, nodeid = marker.start_method(item), item.nodeid
+    if own is not None:
+        return Run(own, without_method(nodeid, own), nodeid)
+    return Run(method, nodeid, nodeid, asked=False)
 
 
 def _is_conftest(module: ModuleType) -> bool:

@@ -1,0 +1,151 @@
+"""Runs the concerned tests in a session for each further start method."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from pytest_startmethod import registration
+from pytest_startmethod.record import Notes, NotRun, Run, without_group
+from pytest_startmethod.report import collector
+from pytest_startmethod.runs.receiver import Outcomes, Receiver, Warned
+from pytest_startmethod.runs.replay import Shown
+
+if TYPE_CHECKING:
+    import warnings
+    from collections.abc import Generator, Iterable, Sequence
+
+    from pytest_startmethod.runs.session_run import SessionRun
+
+
+def register(config: pytest.Config, methods: Sequence[str]) -> None:
+    """Register the hooks, in the process that shows the results."""
+    if hasattr(config, "workerinput"):  # which pytest-xdist gives to the config of its workers
+        return
+    notes = Notes()
+    collector.register(config, notes)
+    registration.register(config, Sessions(config, methods, notes), "startmethod-sessions")
+
+
+class Concerned(NamedTuple):
+    """A concerned test: by which id a session collects it, and from which file."""
+
+    nodeid: str
+    path: str
+
+
+class Sessions:
+    """The hooks that find the concerned tests and run them once more: a plugin of its own."""
+
+    def __init__(self, config: pytest.Config, methods: Sequence[str], notes: Notes) -> None:
+        self._config = config
+        self._first, *self._further = methods
+        self._notes = notes
+        self._outcomes = Outcomes()
+        self._concerned: dict[str, Concerned] = {}
+        self._places: dict[str, int] = {}
+        self._warned: set[Warned] = set()
+        self._begun = False
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Take note of the order of tests, whose reports come from the workers in any order."""
+        self._places = self._places or {nodeid: place for place, nodeid in enumerate(ids)}
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        """Take note of a warning: no session is to show it once more."""
+        if not self._begun:
+            self._warned.add(Warned.of(warning_message))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of a concerned test."""
+        if self._begun:
+            return
+        if not report.passed:
+            self._outcomes.add(report.nodeid, report)
+        run = Run.told_by(report)
+        if run is not None and run.concerned and report.nodeid not in self._concerned:
+            self._add(report.nodeid, run)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)  # inside pytest-cov's, which reports at its end
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Run the concerned tests under the further start methods, once all tests are over."""
+        result = yield
+        self._begun = True
+        if self._concerned:
+            self._run(session)
+        return result
+
+    def _add(self, nodeid: str, run: Run) -> None:
+        grouped = getattr(self._config.option, "dist", "no") == "loadgroup"
+        name = without_group(nodeid) if grouped else nodeid
+        self._concerned[nodeid] = Concerned(name, run.path)
+        session: Any = self._config.pluginmanager.get_plugin("session")
+        session.testscollected += len(self._further)  # what the progress counts to
+
+    def _run(self, session: pytest.Session) -> None:
+        from pytest_startmethod.runs import session_run
+
+        concerned = sorted(self._concerned, key=lambda nodeid: self._places.get(nodeid, 0))
+        tests = {self._concerned[n].nodeid: self._concerned[n].path for n in concerned}
+        reason = why_not(self._config)
+        if reason:
+            for method in self._further:
+                self._notes.not_run.append(NotRun(method, reason, tuple(tests)))
+            session.testscollected -= len(self._further) * len(tests)
+            return
+        shown = [
+            session_run.SessionRun(
+                Shown(session, method, tests, self._notes, self._warned), method, number
+            )
+            for number, method in enumerate(self._further)
+        ]
+        session_run.run(shown, session)
+        self._check(session, tests, shown)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+
+    def _check(
+        self, session: pytest.Session, tests: dict[str, str], runs: Iterable[SessionRun]
+    ) -> None:
+        """Run what ended in another way once more, in a session under the first start method.
+
+        What ends so there, too, doesn't depend on the start method: it may need a test that isn't
+        concerned, or something else that a session doesn't have.
+        """
+        from pytest_startmethod.runs import session_run
+
+        named = {known.nodeid: nodeid for nodeid, known in self._concerned.items()}
+        differing = {
+            test
+            for run in runs
+            for test, outcome in run.shown.outcomes.not_passed.items()
+            if outcome in ("failed", "skipped") and self._outcomes.of(named[test]) != outcome
+        }
+        if differing:
+            order = list(tests)
+            end = 1 + max(order.index(test) for test in differing)
+            control = Receiver(session.config, {test: tests[test] for test in order[:end]})
+            session_run.run([session_run.SessionRun(control, self._first, 0)])
+            self._notes.control.update((test, control.outcomes.of(test)) for test in differing)
+
+
+def why_not(config: pytest.Config) -> str:
+    """Return why no session can be what this process is; "" where one can."""
+    objects = [p for p in config.invocation_params.plugins or () if not _is_named(p)]
+    if objects:
+        kinds = ", ".join(sorted({type(plugin).__name__ for plugin in objects}))
+        return f"pytest.main() was given plugin objects ({kinds})"
+    for option in ("usepdb", "trace"):
+        if config.getoption(option):
+            return f"--{option.removeprefix('use')} needs the terminal"
+    return ""
+
+
+def _is_named(plugin: object) -> bool:
+    return isinstance(plugin, (str, ModuleType))
