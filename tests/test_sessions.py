@@ -1,4 +1,4 @@
-"""A test that knows nothing of us and starts a process runs again under each other start method."""
+"""A test that knows nothing of us runs again in a pytest of its own for each further start method."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ALL = "--start-method=fork,spawn,forkserver"
+BOTH = "--start-method=fork,spawn"
 
 NOTES = """
-import multiprocessing
 from pathlib import Path
 
 def note(text):
     with Path("notes.txt").open("a") as file:
-        print(text, multiprocessing.get_context().get_start_method(), file=file)
+        print(text, file=file)
 """
 
 
@@ -26,6 +26,11 @@ def runs(result: pytest.RunResult) -> list[str]:
     """Return what ``-v`` shows of each run: ``["test_x PASSED", "test_x[spawn] FAILED", ...]``."""
     lines = [line.partition("::")[2].split() for line in result.outlines if "::" in line]
     return [f"{words[0]} {words[1]}" for words in lines if words[1:] and words[1].isupper()]
+
+
+def named(test: str, method: str) -> str:
+    """Return the name of a run: ``test_x[spawn]``, ``test_y[1-spawn]``."""
+    return test.format(f"-{method}" if "[" in test else f"[{method}]")
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ def notes(pytester: pytest.Pytester) -> Callable[[], list[str]]:
 
 
 @pytest.mark.usefixtures("child_module")
-def test_only_what_starts_a_process_by_the_default_runs_again_and_really_by_each(
+def test_only_what_depends_on_the_default_runs_again_and_really_by_each(
     pytester: pytest.Pytester,
     run_watched: Callable[..., pytest.RunResult],
     notes: Callable[[], list[str]],
@@ -72,6 +77,9 @@ def test_only_what_starts_a_process_by_the_default_runs_again_and_really_by_each
         def test_fixture(mp_context):
             note(f"fixture {child.by_process(mp_context)}")
 
+        def test_asks():
+            note(f"asks {multiprocessing.get_start_method()}")
+
         def test_skips():
             child.by_process()
             pytest.skip()
@@ -81,294 +89,206 @@ def test_only_what_starts_a_process_by_the_default_runs_again_and_really_by_each
             child.by_process()
             raise AssertionError
 
-        def test_last_fails_first():
+        def test_fails_first():
             child.by_process()
             assert multiprocessing.get_start_method() != "fork"
     """)
-    # explicit contexts: under the default that has the same name, a mismatch elsewhere
+    # The explicit context is a mismatch elsewhere.
     result = run_watched("-v", ALL, "-W", "ignore::pytest_startmethod.StartMethodMismatchWarning")
+    concerned = [
+        *("test_process{} PASSED", "test_each[pool{}] PASSED", "test_each[x{}] PASSED"),
+        *("test_asks{} PASSED", "test_skips{} SKIPPED", "test_expected{} XFAIL"),
+        "test_fails_first{} PASSED",
+    ]
     assert runs(result) == [
         "test_quiet PASSED",
-        *("test_process PASSED", "test_process[spawn] PASSED", "test_process[forkserver] PASSED"),
-        "test_each[pool] PASSED",
-        *("test_each[pool-spawn] PASSED", "test_each[pool-forkserver] PASSED"),
-        *("test_each[x] PASSED", "test_each[x-spawn] PASSED", "test_each[x-forkserver] PASSED"),
+        *("test_process PASSED", "test_each[pool] PASSED", "test_each[x] PASSED"),
         "test_explicit[spawn] PASSED",
         *(f"test_fixture[{method}] PASSED" for method in ("fork", "spawn", "forkserver")),
-        *("test_skips SKIPPED", "test_skips[spawn] SKIPPED", "test_skips[forkserver] SKIPPED"),
-        "test_expected XFAIL",
-        *("test_expected[spawn] XFAIL", "test_expected[forkserver] XFAIL"),
-        "test_last_fails_first FAILED",
-        "test_last_fails_first[spawn] PASSED",
-        "test_last_fails_first[forkserver] PASSED",
+        *("test_asks PASSED", "test_skips SKIPPED", "test_expected XFAIL"),
+        "test_fails_first FAILED",
+        *(named(test, method) for method in ("spawn", "forkserver") for test in concerned),
     ]
-    result.assert_outcomes(passed=16, skipped=3, xfailed=3, failed=1)
+    result.assert_outcomes(passed=19, skipped=3, xfailed=3, failed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+    begun = [line for line in result.outlines if line.startswith("under ")]
+    assert begun == ["under spawn", "under forkserver"]
     assert "[100%]" in [line for line in result.outlines if "::" in line and "%]" in line][-1]
     by_each = ("fork", "spawn", "forkserver")
     assert notes() == [
-        "quiet fork",
-        *(f"process {method} {method}" for method in by_each),
-        *(f"each {method} {method}" for method in by_each * 2),
-        "explicit spawn fork",
-        *(f"fixture {method} fork" for method in by_each),
+        *("quiet", "process fork", "each fork", "each fork", "explicit spawn"),
+        *(f"fixture {method}" for method in by_each),
+        "asks fork",
+        *("process spawn", "each spawn", "each spawn", "asks spawn"),
+        *("process forkserver", "each forkserver", "each forkserver", "asks forkserver"),
     ]
+    assert not [line for line in result.outlines if "not proven" in line]
 
 
 @pytest.mark.usefixtures("child_module")
-def test_wider_fixtures_last_over_all_runs_and_narrow_ones_are_made_for_each(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    notes: Callable[[], list[str]],
+def test_what_is_made_decided_or_kept_at_import_is_that_of_the_start_method(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makeconftest("""
-        import pytest
-        from notes import note
-
-        def fixture(scope):
-            @pytest.fixture(scope=scope)
-            def made(request):
-                note(f"+{scope}")
-                yield request.node
-                note(f"-{scope}")
-            return made
-
-        in_session = fixture("session")
-        in_module = fixture("module")
-        in_class = fixture("class")
-        in_function = fixture("function")
-    """)
-    test = """
-        import child
-        import pytest
-        from notes import note
-
-        class TestClass:
-            def setup_method(self):
-                assert not hasattr(self, "seen")
-                self.made = []
-
-            def teardown_method(self):
-                [made] = self.made
-                note(made)
-
-            def test_not_last(self, in_session, in_module, in_class):
-                self.seen = True
-                self.made.append("test_not_last")
-                child.by_process()
-
-            def test_last(self, in_session, in_module, in_class, in_function):
-                self.seen = True
-                self.made.append("test_last")
-                child.by_process()
-    """
-    pytester.makepyfile(test_a=test, test_b=test)
-    result = run_watched("--start-method=fork,spawn", "--setup-show")
-    result.assert_outcomes(passed=8)
-    each = [
-        "+module fork",
-        "+class fork",
-        "test_not_last fork",
-        "test_not_last spawn",
-        *("+function fork", "-function fork", "test_last fork"),
-        *("+function spawn", "-function spawn", "test_last spawn"),
-        "-class spawn",
-        "-module spawn",
-    ]
-    assert notes() == [
-        "+session fork",
-        *each,
-        *each,
-        "-session spawn",
-    ]
-
-
-@pytest.mark.usefixtures("child_module")
-def test_neither_what_a_wider_fixture_starts_nor_what_it_pins_makes_a_test_run_again(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-) -> None:
-    pytester.makepyfile("""
         import multiprocessing
 
-        import child
         import pytest
 
-        @pytest.fixture(scope="module")
-        def answer():
-            return child.by_process()
+        AT_IMPORT = multiprocessing.get_context().get_start_method()
 
-        @pytest.fixture(scope="module")
+        @pytest.fixture
+        def at_import():
+            return AT_IMPORT
+
+        @pytest.fixture(scope="session")
         def pool():
             with multiprocessing.Pool(1) as pool:
                 yield pool
-
-        @pytest.fixture
-        def own_answer():
-            return child.by_process()
-
-        def test_answer(answer):
-            assert answer == "fork"
-            assert multiprocessing.get_start_method(allow_none=True) is None
-
-        def test_pool(pool):
-            assert pool.apply(child.method) == "fork"
-
-        def test_both(answer, own_answer):
-            assert own_answer == multiprocessing.get_start_method()
-            assert answer == "fork"
     """)
-    result = run_watched("-v", ALL)
-    assert runs(result) == [
-        "test_answer PASSED",
-        "test_pool PASSED",
-        *("test_both PASSED", "test_both[spawn] PASSED", "test_both[forkserver] PASSED"),
-    ]
-
-
-@pytest.mark.usefixtures("child_module")
-def test_a_unittest_runs_again_with_all_that_belongs_to_it(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    notes: Callable[[], list[str]],
-) -> None:
-    pytester.makepyfile("""
-        import unittest
-
-        import child
-        from notes import note
-
-        class TestCase(unittest.TestCase):
-            @classmethod
-            def setUpClass(cls):
-                note("setUpClass")
-
-            @classmethod
-            def tearDownClass(cls):
-                note("tearDownClass")
-
-            def setUp(self):
-                self.made = []
-                self.addCleanup(note, "cleanup")
-
-            def test_1(self):
-                self.made.append(child.by_process())
-                note(self.made)
-
-            def test_2_skips(self):
-                child.by_process()
-                self.skipTest("no")
-
-            def test_3_quiet(self):
-                pass
-
-            def test_4_subtests(self):
-                for number in range(2):
-                    with self.subTest(number=number):
-                        note(child.by_process())
-    """)
-    result = run_watched("-v", "--start-method=fork,spawn")
-    assert [run for run in runs(result) if "SUB" not in run] == [
-        *("TestCase::test_1 PASSED", "TestCase::test_1[spawn] PASSED"),
-        *("TestCase::test_2_skips SKIPPED", "TestCase::test_2_skips[spawn] SKIPPED"),
-        "TestCase::test_3_quiet PASSED",
-        *("TestCase::test_4_subtests PASSED", "TestCase::test_4_subtests[spawn] PASSED"),
-    ]
-    assert notes() == [
-        "setUpClass fork",
-        *("['fork'] fork", "cleanup fork", "['spawn'] spawn", "cleanup spawn"),
-        *("cleanup fork", "cleanup spawn"),
-        "cleanup fork",
-        *("fork fork", "fork fork", "cleanup fork"),
-        *("spawn spawn", "spawn spawn", "cleanup spawn"),
-        "tearDownClass spawn",
-    ]
-
-
-@pytest.mark.usefixtures("child_module")
-@pytest.mark.parametrize("select", [[], [ALL]], ids=["unselected", "selected"])
-def test_the_marker_works_on_a_unittest(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    notes: Callable[[], list[str]],
-    select: list[str],
-) -> None:
     pytester.makepyfile("""
         import multiprocessing
         import unittest
 
         import child
         import pytest
-        from notes import note
 
-        @pytest.mark.start_methods(
-            "spawn", pytest.param("fork", marks=pytest.mark.xfail(reason="planted", strict=True))
-        )
-        class TestCase(unittest.TestCase):
-            @classmethod
-            def setUpClass(cls):
-                note("setUpClass")
+        CONTEXT = multiprocessing.get_context()
+        LOCK = multiprocessing.Lock()
+        METHOD = multiprocessing.get_start_method()
+        made = []
 
-            def setUp(self):
-                note("setUp")
-
-            def test_class(self):
-                self.assertEqual(child.by_process(), multiprocessing.get_start_method())
-                self.assertNotEqual(multiprocessing.get_start_method(), "fork")
-
-            @pytest.mark.start_methods("forkserver")
-            def test_closer(self):
-                self.assertEqual(child.by_executor(), "forkserver")
-
-        class TestOther(unittest.TestCase):
-            @pytest.mark.start_methods
-            def test_all_and_starts_nothing(self):
+        def take(lock):
+            with lock:
                 pass
 
-            @pytest.mark.start_methods("spawn", reason="planted")
-            def test_not_selected(self):
-                raise AssertionError
+        def test_context(at_import):
+            assert child.by_process(CONTEXT) == METHOD == at_import
+
+        def test_lock():
+            process = multiprocessing.Process(target=take, args=[LOCK])
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+
+        @pytest.mark.skipif(METHOD != "fork", reason="planted")
+        def test_skipped():
+            child.by_process()
+
+        def test_cannot_run_twice():
+            child.by_process()
+            made.append(1)
+            assert len(made) == 1
+
+        def test_pool_of_the_session(pool):
+            assert pool.apply(child.method) == METHOD
+
+        class TestCase(unittest.TestCase):
+            seen = []
+
+            @classmethod
+            def setUpClass(cls):
+                cls.seen.append(METHOD)
+
+            def test_class(self):
+                self.assertEqual([child.by_process()], self.seen)
     """)
-    deselect = ["-k", "not not_selected"]
-    result = run_watched("-v", *select, *deselect)
-    assert runs(result) == [
-        *("TestCase::test_class[fork] XFAIL", "TestCase::test_class[spawn] PASSED"),
-        "TestCase::test_closer[forkserver] PASSED",
-        *(
-            f"TestOther::test_all_and_starts_nothing[{method}] PASSED"
-            for method in ("fork", "spawn", "forkserver")
-        ),
-    ]
-    assert [line.split()[0] for line in notes()] == ["setUpClass", "setUp", "setUp", "setUp"]
-    result.assert_outcomes(passed=5, xfailed=1, deselected=1)
-    result = run_watched("-v", "--start-method=fork")
-    # As many as runs: one each of three tests, and two of the one that names all.
-    result.assert_outcomes(passed=1, xfailed=1, deselected=5)
+    result = run_watched(ALL, "-W", "error")
+    result.assert_outcomes(passed=16, skipped=2)
+    table = [line.split()[:3] for line in result.outlines if line.startswith(("fork", "spawn"))]
+    assert table == [["fork", "6", "6"], ["spawn", "5", "1"], ["forkserver", "5", "1"]]
+    assert "depends on the start method" not in result.stdout.str()
+    assert "not proven" not in result.stdout.str()
 
 
-def test_doctests_run_once(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
+@pytest.mark.usefixtures("child_module")
+def test_doctests_and_unittests_run_again(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
         counted='''
             """A module.
 
-            >>> import multiprocessing, os
-            >>> process = multiprocessing.Process(target=os.getpid)
-            >>> process.start()
-            >>> process.join()
-            >>> process.exitcode
-            0
+            >>> import child, multiprocessing
+            >>> child.by_process() == multiprocessing.get_start_method()
+            True
             """
-        '''
+        ''',
+        test_case="""
+            import unittest
+
+            import child
+
+            class TestCase(unittest.TestCase):
+                def test_1(self):
+                    self.assertTrue(child.by_process())
+
+                def test_2_skips(self):
+                    child.by_process()
+                    self.skipTest("no")
+
+                def test_3_quiet(self):
+                    pass
+
+                def test_4_subtests(self):
+                    for number in range(2):
+                        with self.subTest(number=number):
+                            self.assertTrue(child.by_process())
+        """,
     )
-    result = run_watched("-v", ALL, "--doctest-modules", "counted.py")
-    result.assert_outcomes(passed=1)
+    result = run_watched("-v", BOTH, "--doctest-modules", "counted.py", "test_case.py")
+    assert [run for run in runs(result) if "SUB" not in run] == [
+        *("counted PASSED", "TestCase::test_1 PASSED", "TestCase::test_2_skips SKIPPED"),
+        *("TestCase::test_3_quiet PASSED", "TestCase::test_4_subtests PASSED"),
+        *("counted[spawn] PASSED", "TestCase::test_1[spawn] PASSED"),
+        *("TestCase::test_2_skips[spawn] SKIPPED", "TestCase::test_4_subtests[spawn] PASSED"),
+    ]
 
 
 @pytest.mark.usefixtures("child_module")
-def test_what_a_test_sets_does_not_outlive_its_run(
+def test_a_session_starts_as_pytest_was_started_and_not_as_tests_left_it(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    run_watched: Callable[..., pytest.RunResult],
+) -> None:
+    monkeypatch.setenv("GIVEN", "as given")
+    pytester.mkdir("elsewhere")
+    pytester.makepyfile("""
+        import os
+        import sys
+        from pathlib import Path
+
+        import child
+
+        def test_leaves_much(record_property):
+            assert os.environ["GIVEN"] == "as given"
+            assert "left" not in sys.path
+            assert sys.argv[1:] == FOUND
+            assert Path.cwd().name != "elsewhere"
+            record_property("own", child.by_process())
+            os.environ["GIVEN"] = "changed"
+            sys.path.insert(0, "left")
+            sys.argv[:] = []
+            os.chdir("elsewhere")
+
+        FOUND = list(sys.argv[1:])
+    """)
+    result = run_watched(BOTH, "--junitxml=junit.xml", "-o", "junit_family=xunit1", "--", ".")
+    result.assert_outcomes(passed=2)
+    text = Path(pytester.path, "junit.xml").read_text(encoding="utf-8")
+    assert text.count('<property name="own"') == 2
+
+
+def test_nothing_concerned_starts_no_session(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makeconftest("open('imported.txt', 'a').write('x')")
+    pytester.makepyfile("def test_quiet(): pass")
+    run_watched(ALL).assert_outcomes(passed=1)
+    assert Path(pytester.path, "imported.txt").read_text(encoding="utf-8") == "x"
+
+
+@pytest.mark.usefixtures("child_module")
+def test_the_report_of_a_session_shows_what_that_run_printed(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile("""
@@ -376,44 +296,109 @@ def test_what_a_test_sets_does_not_outlive_its_run(
 
         import child
 
-        def test_sets():
-            multiprocessing.set_start_method("spawn", force=True)
-            assert child.by_process() == "spawn"
-
-        def test_pins(record_property):
-            assert multiprocessing.get_start_method(allow_none=True) is None
-            record_property("own", multiprocessing.get_start_method())
-            assert child.by_process() == multiprocessing.get_start_method()
-
-        def test_default():
-            assert multiprocessing.get_start_method(allow_none=True) is None
-            assert multiprocessing.get_start_method() == "fork"
+        def test_it():
+            child.by_process()
+            method = multiprocessing.get_start_method()
+            print(f"printed under {method}")
+            assert method == "fork"
     """)
-    result = run_watched(
-        *("--start-method=forkserver,fork", "--junitxml=junit.xml", "-o", "junit_family=xunit1"),
-        *("-W", "ignore::pytest_startmethod.StartMethodMismatchWarning"),
-    )
-    result.assert_outcomes(passed=4)
-    text = Path(pytester.path, "junit.xml").read_text(encoding="utf-8")
-    assert text.count('<property name="own"') == 2
+    result = run_watched(BOTH)
+    result.assert_outcomes(passed=1, failed=1)
+    assert result.outlines.count("printed under spawn") == 1
+    assert "printed under fork" not in result.outlines
+    shown = run_watched(BOTH, "-s", "--tb=no")  # and no line twice
+    assert len([line for line in shown.outlines if "printed under" in line]) == 2
+    assert len([line for line in shown.outlines if "rootdir: " in line]) == 1
 
 
-def test_the_report_of_a_further_run_shows_what_that_run_printed(
-    pytester: pytest.Pytester,
+@pytest.mark.usefixtures("child_module")
+def test_warnings_of_the_import_are_shown_once(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile("""
+        import warnings
+
+        import child
+
+        warnings.warn("at import")
+
+        def test_it():
+            child.by_process()
+            warnings.warn("in a test")
+    """)
+    result = run_watched(ALL)
+    result.assert_outcomes(passed=3, warnings=4)
+
+
+@pytest.mark.usefixtures("child_module")
+def test_a_test_that_a_session_does_not_collect_is_listed_and_no_failure(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile("""
         import multiprocessing
-        import os
 
-        def test_it():
-            multiprocessing.Process(target=os.getpid).start()
-            method = multiprocessing.get_start_method()
-            print(f"printed under {method}")
-            assert method == "spawn"
+        import child
+
+        if multiprocessing.get_start_method() == "fork":
+            def test_of_fork():
+                child.by_process()
+
+        def test_of_all():
+            child.by_process()
     """)
-    result = pytester.runpytest_subprocess("--start-method=fork,spawn", timeout=60)
-    result.assert_outcomes(passed=1, failed=1)
-    assert result.stdout.str().count("printed under fork") == 1
-    pytester.runpytest_subprocess("--start-method=spawn,fork", timeout=60).stdout.no_fnmatch_line(
-        "printed under spawn"
+    result = run_watched("-v", BOTH)
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=3)
+    place = result.outlines.index("not run under spawn: not collected there (1 run)")
+    assert result.outlines[place + 1].endswith("::test_of_fork")
+    assert "[100%]" in [line for line in result.outlines if "::" in line and "%]" in line][-1]
+
+
+@pytest.mark.usefixtures("child_module")
+def test_a_file_that_fails_or_is_skipped_under_one_start_method_leaves_others_running(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    test = "\n\nimport child\n\ndef test_it():\n    child.by_process()\n"
+    asks = "import multiprocessing, pytest\nmethod = multiprocessing.get_start_method()\n"
+    pytester.makepyfile(
+        test_bad=f"{asks}assert method != 'spawn', 'planted'{test}",
+        test_skipped=f"{asks}if method == 'spawn': pytest.skip('no', allow_module_level=True){test}",
+        test_good=test,
     )
+    result = run_watched("-v", BOTH)
+    result.assert_outcomes(passed=4, skipped=1, errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert any("ERROR collecting test_bad.py[spawn]" in line for line in result.outlines)
+    assert "test_bad.py::test_it    passed: fork    failed: spawn" in result.outlines
+    assert "    AssertionError: planted" in result.outlines
+    remembered = Path(pytester.path, ".pytest_cache/v/cache/lastfailed").read_text("utf-8")
+    assert remembered == '{\n  "test_bad.py": true\n}'
+
+
+@pytest.mark.usefixtures("child_module")
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--pyargs", "package"),
+        ("package/test_in.py::test_it", "test_out.py"),
+        ("--rootdir=package", "package/test_in.py"),
+        ("--import-mode=importlib", "package"),
+        ("-k", "test_it", "--deselect=test_out.py"),
+        ("-p", "no:cacheprovider", "-p", "no:terminal", "package"),
+        ("--basetemp=base", "package"),
+        ("--log-file=log.txt", "package"),
+    ],
+    ids=lambda args: " ".join(args),
+)
+def test_a_session_collects_the_test_by_whatever_arguments(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], args: tuple[str, ...]
+) -> None:
+    package = pytester.mkpydir("package")
+    text = "import child\n\ndef test_it(tmp_path):\n    child.by_process()\n"
+    (package / "test_in.py").write_text(text, encoding="utf-8")
+    pytester.makepyfile(test_out="def test_quiet(): pass")
+    result = run_watched(BOTH, "--start-method-report=report.md", *args)
+    assert result.ret == pytest.ExitCode.OK
+    text = Path(pytester.path, "report.md").read_text(encoding="utf-8")
+    assert "| fork | 1 |" in text
+    assert "| spawn | 1 |" in text

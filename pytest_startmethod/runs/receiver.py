@@ -100,6 +100,10 @@ class Receiver:
             if not report.failed:  # as pytest.skip() at import
                 self._show_made_up(test, (path, None, test.partition("::")[2]), report)
 
+    def on_collected(self, nodeids: list[str]) -> None:
+        """Take the ids of the tests that the session is going to run."""
+        self.drop("not collected there", set(self.todo).difference(nodeids))
+
     def on_warning(self, warned: Warned, when: str, nodeid: str, location: Location) -> None:
         """Take a warning."""
 
@@ -117,7 +121,12 @@ class Receiver:
 
     def give_up(self, reason: str, error: str = "") -> None:  # noqa: ARG002 (for who shows it)
         """End a session that runs no more test."""
-        self.todo.clear()
+        self.drop(reason, set(self.todo))
+
+    def drop(self, reason: str, tests: Collection[str]) -> None:  # noqa: ARG002 (for who shows it)
+        """Take note of tests that don't run."""
+        for test in tests:
+            del self.todo[test]
 
     def show(self, report: pytest.TestReport) -> None:
         """Take note of a phase of a test."""
@@ -140,7 +149,7 @@ class Receiver:
         report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
         if isinstance(report.longrepr, list):
             report.longrepr = tuple(report.longrepr)
-        if hasattr(report, "location"):
+        if isinstance(report, pytest.TestReport):
             report.location = tuple(report.location)
             report.user_properties = [tuple(known) for known in report.user_properties]
         return report

@@ -41,6 +41,10 @@ class Relay:
         if not report.passed:
             self._send_report("collect_report", report)
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Send which tests are going to run."""
+        self._send("collected", [item.nodeid for item in session.items])
+
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Send that a test begins."""
         self._send("start", nodeid, location)

@@ -76,10 +76,15 @@ class Shown(Receiver):
             report = pytest.CollectReport(name, "failed", error, [])
             vars(report)["collected_as"] = ""
             self._hook.pytest_collectreport(report=report)
-        if self.todo:
-            self._notes.not_run.append(NotRun(self._method, reason, tuple(self.todo)))
-            self._session.testscollected -= len(self.todo)
         super().give_up(reason)
+
+    def drop(self, reason: str, tests: Collection[str]) -> None:
+        """Say which tests don't run: no error by itself."""
+        if tests:
+            dropped = tuple(test for test in self.todo if test in tests)
+            self._notes.not_run.append(NotRun(self._method, reason, dropped))
+            self._session.testscollected -= len(tests)
+        super().drop(reason, tests)
 
     def show(self, report: pytest.TestReport) -> None:
         """Show a report by the id of its run."""

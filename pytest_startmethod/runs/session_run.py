@@ -68,7 +68,7 @@ class SessionRun:
         ending, printed = process.end(), process.last_lines()
         self.process = None
         if process.ended:
-            shown.give_up("stopped" if shown.stopped else "not collected there")
+            shown.give_up(f"stopped: {shown.stopped}" if shown.stopped else "stopped")
             return
         ended = f"the session under {self._method} ended with {ending}\n{printed}"
         if shown.running is not None:

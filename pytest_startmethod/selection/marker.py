@@ -68,9 +68,9 @@ def runs_of_unittest(test: pytest.Function) -> list[pytest.Function]:
     for param in runs(test, needs_default=True):
         method = param.values[0]
         name = with_method(test.name, method)
-        run = type(test).from_parent(
-            test.parent, name=name, callobj=test.obj, originalname=test.name
-        )
+        # Not by its argument `originalname`: pytest 9.2 then makes that the node id.
+        run = type(test).from_parent(test.parent, name=name, callobj=test.obj)
+        run.originalname = test.originalname
         run.stash[METHOD] = str(method)
         for mark in param.marks:
             run.add_marker(getattr(pytest.mark, mark.name)(*mark.args, **mark.kwargs))
