@@ -1,4 +1,4 @@
-"""A test that knows nothing of us runs again in a pytest of its own for each further start method."""
+"""A test that knows nothing of us runs again in a session for each further start method."""
 
 from __future__ import annotations
 
@@ -362,7 +362,7 @@ def test_a_file_that_fails_or_is_skipped_under_one_start_method_leaves_others_ru
     asks = "import multiprocessing, pytest\nmethod = multiprocessing.get_start_method()\n"
     pytester.makepyfile(
         test_bad=f"{asks}assert method != 'spawn', 'planted'{test}",
-        test_skipped=f"{asks}if method == 'spawn': pytest.skip('no', allow_module_level=True){test}",
+        test_no=f"{asks}if method == 'spawn': pytest.skip('no', allow_module_level=True){test}",
         test_good=test,
     )
     result = run_watched("-v", BOTH)

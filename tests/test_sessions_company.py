@@ -1,4 +1,4 @@
-"""Further runs and pytest's own options, and other plugins: no run is lost, none counts twice."""
+"""Sessions beside pytest's own options and other plugins: no run is lost, none counts twice."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ import unittest
 import child
 import pytest
 
+HEALED = "HEALED" in os.environ
+
 def fails_under(method):
     child.by_process()
-    assert "HEALED" in os.environ or multiprocessing.get_start_method() != method
+    assert HEALED or multiprocessing.get_start_method() != method
 
 def test_quiet():
     pass
@@ -49,13 +51,19 @@ def test_end():
     fails_under("spawn")
 """
 CLASS, CASE, END = "TestClass::test_fails", "TestCase::test_marked", "test_end"
+# First what runs in pytest's own process, then the session under spawn.
 ORDER = [
     "test_quiet PASSED",
-    *(f"{CLASS} PASSED", f"{CLASS}[spawn] FAILED"),
-    *("TestClass::test_passes PASSED", "TestClass::test_passes[spawn] PASSED"),
+    *(f"{CLASS} PASSED", "TestClass::test_passes PASSED"),
     *(f"{CASE}[fork] FAILED", f"{CASE}[spawn] PASSED"),
-    *(f"{END} PASSED", f"{END}[spawn] FAILED"),
+    f"{END} PASSED",
+    *(f"{CLASS}[spawn] FAILED", "TestClass::test_passes[spawn] PASSED", f"{END}[spawn] FAILED"),
 ]
+
+
+def of(*tests: str) -> list[str]:
+    """Return the runs of these tests, in their order."""
+    return [run for run in ORDER if run.startswith(tests)]
 
 
 def plugin(module: str, name: str) -> pytest.MarkDecorator:
@@ -85,10 +93,16 @@ def suite(pytester: pytest.Pytester, child_module: None) -> None:  # noqa: ARG00
 def test_stopping_early_loses_no_teardown_and_starts_no_further_run(
     run_watched: Callable[..., pytest.RunResult],
 ) -> None:
-    for args, number in ((["-x"], 3), (["--maxfail=2"], 6)):
+    for args, number in ((["-x"], 4), (["--maxfail=2"], 7)):
         result = run_watched("-v", BOTH, *args)
         assert runs(result) == ORDER[:number]
         assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result = run_watched("-v", BOTH, "-x", "-k", "not marked")
+    assert runs(result) == [
+        *of("test_quiet", CLASS + " ", "TestClass::test_passes ", END + " "),
+        f"{CLASS}[spawn] FAILED",
+    ]
+    assert "stopping after 1 failures" in result.stdout.str()
 
 
 @pytest.mark.usefixtures("suite")
@@ -101,16 +115,16 @@ def test_what_failed_last_is_remembered_as_pytest_collects_it(
         path = Path(pytester.path, ".pytest_cache/v/cache/lastfailed")
         return sorted(test.partition("::")[2] for test in json.loads(path.read_text("utf-8")))
 
-    failed = sorted([CLASS, CASE, END])
+    failed = sorted([CLASS, f"{CASE}[fork]", END])
     assert runs(run_watched("-v", BOTH)) == ORDER
     assert remembered() == failed
-    of_failed = [run for run in ORDER if run.partition(" ")[0].partition("[")[0] in failed]
+    of_failed = of(CLASS, f"{CASE}[fork]", END)
     for _ in range(2):  # --lf again tests what fails again
         assert runs(run_watched("-v", BOTH, "--lf")) == of_failed
         assert remembered() == failed
-    assert runs(run_watched("-v", BOTH, "--ff")) == of_failed + [
-        run for run in ORDER if run not in of_failed
-    ]
+    again = runs(run_watched("-v", BOTH, "--ff"))
+    assert Counter(again) == Counter(ORDER)
+    assert again[0] == f"{CLASS} PASSED"
     monkeypatch.setenv("HEALED", "1")
     healed = [run.replace("FAILED", "PASSED") for run in of_failed]
     assert runs(run_watched("-v", BOTH, "--lf")) == healed
@@ -121,13 +135,18 @@ def test_what_failed_last_is_remembered_as_pytest_collects_it(
 def test_stepwise_goes_on_at_the_test_that_failed(
     monkeypatch: pytest.MonkeyPatch, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
-    assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[:3]
-    assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[1:3]
-    assert runs(run_watched("-v", BOTH, "--sw", "--sw-skip")) == ORDER[1:6]
-    assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[5:6]
+    assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[:4]
+    assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[3:4]
+    assert runs(run_watched("-v", BOTH, "--sw", "--sw-skip")) == [
+        *ORDER[3:6],
+        f"{END}[spawn] FAILED",
+    ]
+    assert runs(run_watched("-v", BOTH, "--sw")) == of(END)
     monkeypatch.setenv("HEALED", "1")
     healed = [run.replace("FAILED", "PASSED") for run in ORDER]
-    assert runs(run_watched("-v", BOTH, "--sw")) == healed[5:]
+    assert runs(run_watched("-v", BOTH, "--sw")) == [
+        run.replace("FAILED", "PASSED") for run in of(END)
+    ]
     assert runs(run_watched("-v", BOTH, "--sw")) == healed
 
 
@@ -136,11 +155,11 @@ def test_what_is_selected_has_all_its_runs_and_the_rest_none(
     run_watched: Callable[..., pytest.RunResult],
 ) -> None:
     result = run_watched("-v", BOTH, "-k", "TestClass")
-    assert runs(result) == ORDER[1:5]
-    result.assert_outcomes(passed=3, failed=1, deselected=3)
+    assert runs(result) == of("TestClass")
+    result.assert_outcomes(passed=3, failed=1, deselected=4)
     result = run_watched("-v", BOTH, "--deselect", f"test_it.py::{CLASS}")
-    assert runs(result) == ORDER[:1] + ORDER[3:]
-    assert runs(run_watched("-v", BOTH, f"test_it.py::{END}")) == ORDER[7:]
+    assert runs(result) == [run for run in ORDER if CLASS not in run]
+    assert runs(run_watched("-v", BOTH, f"test_it.py::{END}")) == of(END)
 
 
 @pytest.mark.usefixtures("suite")
@@ -201,12 +220,13 @@ def test_with_xdist_stopping_and_last_failed_work_and_each_worker_may_run_all(
         return run_watched("-v", BOTH, *args, plugins=("xdist",))
 
     result = run("-n", "2")
-    assert Counter(runs(run("-n", "2", "--lf"))) == Counter(ORDER[1:3] + ORDER[5:])
-    result = run("-n", "1", "-x")
-    assert runs(result) == ORDER[:3]
-    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert Counter(runs(run("-n", "2", "--lf"))) == Counter(of(CLASS, f"{CASE}[fork]", END))
+    result = run("-n", "1", "-x", "-k", "not marked")
+    assert f"{CLASS}[spawn] FAILED" in runs(result)
+    assert f"{END}[spawn] FAILED" not in runs(result)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
     result = run("--dist", "each", "--tx", "2*popen")
-    assert Counter(runs(result)) == Counter(ORDER * 2)
+    assert Counter(runs(result)) == Counter(ORDER[:6] * 2 + ORDER[6:])
 
 
 @pytest.mark.usefixtures("child_module")
@@ -226,9 +246,7 @@ def test_rerunfailures_runs_each_run_anew_that_fails(
 
             @pytest.fixture(scope="module")
             def made():
-                attempts["made"] += 1
                 yield
-                assert attempts["made"] == 1
 
             def test_flaky(made):
                 child.by_process()
@@ -243,9 +261,9 @@ def test_rerunfailures_runs_each_run_anew_that_fails(
     )
     result = run_watched("-v", BOTH, "--reruns=1", plugins=("rerunfailures",))
     assert runs(result) == [
-        *("test_flaky RERUN", "test_flaky PASSED"),
+        *("test_flaky RERUN", "test_flaky PASSED", "test_broken PASSED"),
         *("test_flaky[spawn] RERUN", "test_flaky[spawn] PASSED"),
-        *("test_broken PASSED", "test_broken[spawn] RERUN", "test_broken[spawn] FAILED"),
+        *("test_broken[spawn] RERUN", "test_broken[spawn] FAILED"),
     ]
     result.assert_outcomes(passed=3, failed=1)
     table = [line.split()[:3] for line in result.outlines if line.startswith(("fork", "spawn"))]
@@ -278,9 +296,9 @@ def test_randomly_and_repeat_have_all_runs(
         assert Counter(runs(result)) == Counter(ORDER)
     else:
         assert runs(result) == [
-            f"test_end[{number}-2{of}] {outcome}"
+            f"test_end[{number}-2{method}] {outcome}"
+            for method, outcome in (("", "PASSED"), ("-spawn", "FAILED"))
             for number in (1, 2)
-            for of, outcome in (("", "PASSED"), ("-spawn", "FAILED"))
         ]
 
 
@@ -305,7 +323,7 @@ def test_the_timer_of_timeout_ends_with_each_run(
         class TestClass:
             def test_last(self):
                 child.by_process()
-                assert 1 <= len(timers()) <= 2  # the one of the item, and the one of its run
+                assert len(timers()) == 1
 
         def test_after():
             assert len(timers()) == 1
@@ -374,11 +392,9 @@ def test_an_async_test_runs_again_with_its_fixtures(
     """)
     args = ("-o", "asyncio_default_fixture_loop_scope=function") if name == "asyncio" else ()
     result = run_watched("-v", BOTH, *args, plugins=(name,))
-    each = ("", "[spawn]")
     assert runs(result) == [
-        *(f"test_fixture{of} PASSED" for of in each),
-        *(f"TestClass::test_body{of} PASSED" for of in each),
-        "TestClass::test_quiet PASSED",
+        *("test_fixture PASSED", "TestClass::test_body PASSED", "TestClass::test_quiet PASSED"),
+        *("test_fixture[spawn] PASSED", "TestClass::test_body[spawn] PASSED"),
     ]
 
 
@@ -413,7 +429,7 @@ def test_a_run_fails_by_its_own_subtests_only(
     """)
     result = run_watched("-v", BOTH, *args, plugins=plugins)
     assert [run for run in runs(result) if "SUB" not in run] == [
-        *("test_fails_under[fork] FAILED", "test_fails_under[fork-spawn] PASSED"),
-        *("test_fails_under[spawn] PASSED", "test_fails_under[spawn-spawn] FAILED"),
+        *("test_fails_under[fork] FAILED", "test_fails_under[spawn] PASSED"),
+        *("test_fails_under[fork-spawn] PASSED", "test_fails_under[spawn-spawn] FAILED"),
     ]
     result.assert_outcomes(failed=4, passed=2)

@@ -108,17 +108,21 @@ class Results:
         return [result for result in results if result.run.other_processes]
 
     def _starts_processes(self, run: Run) -> bool:
-        if run.asked:
-            return True
-        return any(
-            r.run.proven and r.run.nodeid == run.test for r in self.by_test[run.test].values()
-        )
+        first = self._first(run)
+        return run.asked or (first is not None and first.run.proven)
 
     def _ends_so_anyway(self, result: Result) -> bool:
-        run = result.run
-        if run.asked or run.nodeid == run.test:
+        """Return whether a run in a session ended as one under the first start method there."""
+        run, first = result.run, self._first(result.run)
+        if run.asked or first is result or result.outcome not in ("failed", "skipped"):
             return False
-        return self.notes.control.get(run.test) == result.outcome
+        is_as_first = first is not None and first.outcome == result.outcome
+        return not is_as_first and self.notes.control.get(run.test) == result.outcome
+
+    def _first(self, run: Run) -> Result | None:
+        """Return the result of a test in pytest's own process."""
+        runs = self.by_test[run.test].values()
+        return next((result for result in runs if result.run.nodeid == run.test), None)
 
     def _column(self, named: tuple[str, Result]) -> int:
         name, _ = named

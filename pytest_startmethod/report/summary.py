@@ -17,7 +17,6 @@ IN_FULL = 20
 
 
 UNPROVEN = "not proven: no process by the start method"
-NOT_ALONE = "doesn't run alone: ends so under the first start method, too"
 PIPE = "\\|"  # in a cell of a table
 
 
@@ -89,7 +88,9 @@ def notes(results: Results) -> dict[str, list[str]]:
         text = f"made under {made_under}: run --start-method={method} alone"
         add(text, [result.run.nodeid])
     for result in results.not_alone():
-        add(f"{NOT_ALONE} ({result.outcome})", [result.run.nodeid])
+        ends = "fails" if result.outcome == "failed" else "is skipped"
+        first = results.selected[0]
+        add(f"doesn't run alone: under {first} it {ends} there, too", [result.run.nodeid])
     for method, reason, tests in results.notes.not_run:
         add(f"not run under {method}: {reason}", tests)
     others = results.others()

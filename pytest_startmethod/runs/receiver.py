@@ -150,6 +150,7 @@ class Receiver:
         if isinstance(report.longrepr, list):
             report.longrepr = tuple(report.longrepr)
         if isinstance(report, pytest.TestReport):
-            report.location = tuple(report.location)
-            report.user_properties = [tuple(known) for known in report.user_properties]
+            path, line, name = report.location
+            report.location = path, line, name
+            report.user_properties = [(name, value) for name, value in report.user_properties]
         return report

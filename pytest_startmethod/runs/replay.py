@@ -99,14 +99,15 @@ class Shown(Receiver):
 
     def show_collection_error(self, report: pytest.CollectReport, tests: Collection[str]) -> None:
         """Show a file that can't be imported under this start method."""
-        text = report.longreprtext.strip()
+        lines = report.longreprtext.strip().splitlines() or [""]
+        errors = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")]
         vars(report)["collected_as"] = report.nodeid
         report.nodeid = f"{report.nodeid}[{self._method}]"
         self._hook.pytest_collectreport(report=report)
         self._session.testscollected -= len(tests)
         for test in tests:
             run = Run(self._method, test, with_method(test, self._method), asked=False)
-            self._notes.failed.append((run, text.rpartition("\n")[2].removeprefix("E").strip()))
+            self._notes.failed.append((run, next(iter(errors), lines[-1])))
 
     def _made_up(self, nodeid: str, location: Location, *how: Any) -> pytest.TestReport:  # noqa: ANN401
         report = super()._made_up(nodeid, location, *how)
