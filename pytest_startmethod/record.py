@@ -95,6 +95,8 @@ class NotRun(NamedTuple):
     start_method: str
     reason: str
     tests: tuple[str, ...]
+    command: str = ""
+    """What runs them by hand."""
 
 
 class Notes:

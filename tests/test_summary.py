@@ -118,14 +118,16 @@ def test_what_is_no_difference_has_names_where_asked_for() -> None:
         *((untouched._replace(other_processes=2), "passed"), (rerun, "failed")),
     )
     made.notes.control["a.py::test_z"] = "failed"
-    made.notes.not_run.append(NotRun("spawn", "not collected there", ("a.py::test_w",)))
+    why, command = "--pdb needs the terminal", "pytest --start-method=spawn --pdb"
+    made.notes.not_run.append(NotRun("spawn", why, ("a.py::test_w",), command))
     assert told(made)[5:] == [
         "not proven: no process by the start method (1 run, -v names them)",
         "made under fork: run --start-method=spawn alone (2 runs, -v names them)",
         "made under fork: run --start-method=forkserver alone (1 run, -v names them)",
         "doesn't run alone: under fork it fails there, too (1 run, -v names them)",
-        "not run under spawn: not collected there (1 run, -v names them)",
         "2 processes by a start method that the test chose (1 run, -v names them)",
+        "not run under spawn: --pdb needs the terminal (1 run, -v names them)",
+        "    pytest --start-method=spawn --pdb",
     ]
     assert told(made, verbosity=1)[5:] == [
         "not proven: no process by the start method (1 run)",
@@ -137,10 +139,11 @@ def test_what_is_no_difference_has_names_where_asked_for() -> None:
         "    a.py::test_x[forkserver]",
         "doesn't run alone: under fork it fails there, too (1 run)",
         "    a.py::test_z[spawn]",
-        "not run under spawn: not collected there (1 run)",
-        "    a.py::test_w",
         "2 processes by a start method that the test chose (1 run)",
         "    a.py::test_z",
+        "not run under spawn: --pdb needs the terminal (1 run)",
+        "    pytest --start-method=spawn --pdb",
+        "    a.py::test_w",
     ]
 
 

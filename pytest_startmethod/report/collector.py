@@ -158,4 +158,5 @@ def _last_line(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = getattr(crash, "message", "") or report.longreprtext
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines[0] if crash is not None else lines[-1]) if lines else ""
+    is_message = crash is not None or isinstance(report.longrepr, str)
+    return (lines[0] if is_message else lines[-1]) if lines else ""

@@ -50,8 +50,8 @@ def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
     if verbosity >= 0:
         if table:
             yield from _table(table)
-        for text, nodeids in listed.items():
-            yield from _listed(text, nodeids, verbosity, width)
+        for note in listed:
+            yield from _listed(note, verbosity, width)
     if differing:
         yield Line("outcome depends on the start method", {}, "-")
         for runs in differing[:IN_FULL]:
@@ -74,37 +74,46 @@ def _table(rows: Iterable[Row]) -> Iterator[Line]:
         yield Line(text, {"red": True} if row.outcomes["failed"] else {"green": True})
 
 
-def notes(results: Results) -> dict[str, list[str]]:
-    """Return what is said of runs that are no differences: the node ids of each text."""
+class Note(NamedTuple):
+    """What is said of runs that are no differences."""
+
+    text: str
+    nodeids: tuple[str, ...]
+    command: str = ""
+
+
+def notes(results: Results) -> list[Note]:
+    """Return what is said of runs that are no differences."""
     found: dict[str, list[str]] = {}
-
-    def add(text: str, nodeids: Iterable[str]) -> None:
-        if nodeids := list(nodeids):
-            found[text] = [*found.get(text, ()), *nodeids]
-
-    add(UNPROVEN, (result.run.nodeid for result in results.unproven()))
+    for result in results.unproven():
+        found.setdefault(UNPROVEN, []).append(result.run.nodeid)
     for result in results.made_before():
         made_under, method = result.run.made_under, result.run.start_method
         text = f"made under {made_under}: run --start-method={method} alone"
-        add(text, [result.run.nodeid])
+        found.setdefault(text, []).append(result.run.nodeid)
     for result in results.not_alone():
         ends = "fails" if result.outcome == "failed" else "is skipped"
-        first = results.selected[0]
-        add(f"doesn't run alone: under {first} it {ends} there, too", [result.run.nodeid])
-    for method, reason, tests in results.notes.not_run:
-        add(f"not run under {method}: {reason}", tests)
+        text = f"doesn't run alone: under {results.selected[0]} it {ends} there, too"
+        found.setdefault(text, []).append(result.run.nodeid)
     others = results.others()
-    number = sum(result.run.other_processes for result in others)
-    text = f"{number} process{'es' if number > 1 else ''} by a start method that the test chose"
-    add(text, (result.run.nodeid for result in others))
-    return found
+    if number := sum(result.run.other_processes for result in others):
+        text = f"{number} process{'es' if number > 1 else ''} by a start method that the test chose"
+        found[text] = [result.run.nodeid for result in others]
+    not_run = results.notes.not_run
+    return [
+        *(Note(text, tuple(nodeids)) for text, nodeids in found.items()),
+        *(Note(f"not run under {n.start_method}: {n.reason}", n.tests, n.command) for n in not_run),
+    ]
 
 
-def _listed(text: str, nodeids: list[str], verbosity: int, width: int) -> Iterator[Line]:
+def _listed(listed: Note, verbosity: int, width: int) -> Iterator[Line]:
+    nodeids = listed.nodeids
     number = "1 run" if len(nodeids) == 1 else f"{len(nodeids)} runs"
     note = f"({number}{'' if verbosity > 0 else ', -v names them'})"
-    for part in _on_one_line(text, note, " ", width):
+    for part in _on_one_line(listed.text, note, " ", width):
         yield Line(part, {"yellow": True})
+    if listed.command:  # as long as it is: it is to be typed
+        yield Line(f"    {listed.command}", {})
     if verbosity > 0:
         yield from (Line(f"    {_end(nodeid, width - 4)}", {}) for nodeid in nodeids)
 
@@ -163,9 +172,10 @@ def markdown(results: Results) -> str:
         "|---|" + "--:|" * (len(OUTCOMES) + 2),
         *rows,
     ]
-    for title, nodeids in notes(results).items():
+    for title, nodeids, command in notes(results):
         runs = [f"- {_code(nodeid)}" for nodeid in nodeids]
-        text += ["", f"### {title[0].upper()}{title[1:]}", "", *runs]
+        by_hand = [_code(command), ""] if command else []
+        text += ["", f"### {title[0].upper()}{title[1:]}", "", *by_hand, *runs]
     differing = results.differing()
     if differing:
         text += [

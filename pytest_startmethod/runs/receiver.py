@@ -60,10 +60,13 @@ class Receiver:
         self.config = config
         self.todo = dict(tests)
         self.outcomes = Outcomes()
+        self.printed = 0
         self.begun = False
         """Whether a test has begun in the session that runs now."""
         self.running: tuple[str, Location] | None = None
         self.phase = ""
+        self.problem = ""
+        """What broke the session off, where pytest itself knows that."""
         self.stopped = ""
         """Why a test or a plugin stopped the session."""
 
@@ -72,9 +75,9 @@ class Receiver:
         handle: Callable[..., None] = getattr(self, f"on_{kind}")
         handle(*values)
 
-    def on_start(self, nodeid: str, location: Location) -> None:
-        """Begin a test."""
-        self.begun = True
+    def on_start(self, nodeid: str, location: Location, printed: int = 0) -> None:
+        """Begin a test; `printed` is the size of what was printed before."""
+        self.begun, self.printed = True, printed
         self.running, self.phase = (nodeid, location), PHASES[0]
         self.todo.pop(nodeid, None)
 
@@ -98,7 +101,10 @@ class Receiver:
         for test in below:
             path = self.todo.pop(test)
             if not report.failed:  # as pytest.skip() at import
-                self._show_made_up(test, (path, None, test.partition("::")[2]), report)
+                location = path, None, test.partition("::")[2]
+                self.on_start(test, location)
+                outcome = str(report.outcome)
+                self._show_made_up(test, location, outcome, report.longrepr, PHASES[0])
 
     def on_collected(self, nodeids: list[str]) -> None:
         """Take the ids of the tests that the session is going to run."""
@@ -106,6 +112,10 @@ class Receiver:
 
     def on_warning(self, warned: Warned, when: str, nodeid: str, location: Location) -> None:
         """Take a warning."""
+
+    def on_problem(self, text: str) -> None:
+        """Take note of what breaks the session off."""
+        self.problem = text
 
     def on_end(self, reason: str) -> None:
         """Take note of the end."""
@@ -115,9 +125,7 @@ class Receiver:
         """Fail the test that was running when the session died."""
         if self.running is not None:
             nodeid, location = self.running
-            report = self._made_up(nodeid, location, "failed", text, self.phase)
-            self.show(report)
-            self.on_finish(nodeid, location)
+            self._show_made_up(nodeid, location, "failed", text, self.phase)
 
     def give_up(self, reason: str, error: str = "") -> None:  # noqa: ARG002 (for who shows it)
         """End a session that runs no more test."""
@@ -135,14 +143,22 @@ class Receiver:
     def show_collection_error(self, report: pytest.CollectReport, tests: Collection[str]) -> None:
         """Take note of a file or folder that can't be imported."""
 
-    def _show_made_up(self, nodeid: str, location: Location, of: pytest.CollectReport) -> None:
-        self.on_start(nodeid, location)
-        self.show(self._made_up(nodeid, location, str(of.outcome), of.longrepr, PHASES[0]))
+    def _show_made_up(
+        self,
+        nodeid: str,
+        location: Location,
+        outcome: str,
+        longrepr: Any,  # noqa: ANN401 (as pytest has it)
+        phase: str,
+    ) -> None:
+        """End a test that ran no further than a phase."""
+        self.show(self._made_up(nodeid, location, outcome, longrepr, phase))
+        if phase != PHASES[-1]:  # with which JUnit XML takes the properties
+            self.show(self._made_up(nodeid, location, "passed", None, PHASES[-1]))
         self.on_finish(nodeid, location)
 
     def _made_up(self, nodeid: str, location: Location, *how: Any) -> pytest.TestReport:  # noqa: ANN401
-        outcome, longrepr, phase = how
-        return pytest.TestReport(nodeid, location, {}, outcome, longrepr, phase)
+        return pytest.TestReport(nodeid, location, {}, *how)
 
     def _unserialized(self, data: dict[str, Any]) -> Any:  # noqa: ANN401 (one of two types)
         """Return a report, with tuples where JSON has made lists of them."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,16 +16,23 @@ from pytest_startmethod.runs.receiver import Warned
 if TYPE_CHECKING:
     import warnings
 
+# The files whose frames only pass on what a plugin raises.
+PASSED_ON = re.compile(r"[/\\](_pytest|pluggy|pytest_startmethod)[/\\]")
+
 
 class Relay:
-    """The hooks that send each report as a line of JSON to the file descriptor `writer`."""
+    """The hooks that send each report as a line of JSON to the file descriptor `writer`.
 
-    def __init__(self, config: pytest.Config, writer: int) -> None:
+    `log` is where the process prints to.
+    """
+
+    def __init__(self, config: pytest.Config, writer: int, log: int) -> None:
         self._config = config
         self._writer = writer
+        self._log = log
         self._pid = os.getpid()
         # Taken now: a test may replace those of the modules while a report is sent.
-        self._write, self._get_pid = os.write, os.getpid
+        self._write, self._get_pid, self._stat = os.write, os.getpid, os.fstat
         self._serialize = json.dumps
 
     def pytest_warning_recorded(
@@ -46,8 +55,8 @@ class Relay:
         self._send("collected", [item.nodeid for item in session.items])
 
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        """Send that a test begins."""
-        self._send("start", nodeid, location)
+        """Send that a test begins, and what was printed before."""
+        self._send("start", nodeid, location, self._stat(self._log).st_size)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -57,6 +66,17 @@ class Relay:
     def pytest_runtest_logfinish(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Send that a test is over."""
         self._send("finish", nodeid, location)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Send what a plugin can't bear, and where: it is no error of pytest's own."""
+        frames = [f for f in traceback.extract_tb(excinfo.tb) if not PASSED_ON.search(f.filename)]
+        place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        self._send("problem", f"{excinfo.exconly()}{place}")
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Send what interrupts the session, also by ``pytest.exit()``."""
+        self._send("problem", excinfo.exconly())
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

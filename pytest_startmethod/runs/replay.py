@@ -40,12 +40,12 @@ class Shown(Receiver):
         self._warned = warned
         self._announced = False
 
-    def on_start(self, nodeid: str, location: Location) -> None:
+    def on_start(self, nodeid: str, location: Location, printed: int = 0) -> None:
         """Begin a line of the terminal."""
         if not self._announced:
             self._announced = True
             announce(self.config, f"under {self._method}")
-        super().on_start(nodeid, location)
+        super().on_start(nodeid, location, printed)
         self._hook.pytest_runtest_logstart(**self._named(nodeid, location))
 
     def on_finish(self, nodeid: str, location: Location) -> None:

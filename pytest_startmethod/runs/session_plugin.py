@@ -33,6 +33,8 @@ OFF: dict[str, Any] = {
 }
 ON: dict[str, Any] = {
     "continue_on_collection_errors": True,
+    "no_header": True,
+    "no_summary": True,
     "log_file_mode": "a",  # the first pytest holds the file open
     "cov_append": True,  # what was measured so far is to stay
 }
@@ -54,7 +56,8 @@ def pytest_load_initial_conftests(
     """Select the session's start method, whatever the command line and the ini select."""
     told = _told(early_config.known_args_namespace.startmethod_session)
     _end_with(told["parent"])
-    os.set_inheritable(told["writer"], False)
+    for descriptor in (told["writer"], told["log"]):
+        os.set_inheritable(descriptor, False)
     early_config.stash[TOLD] = told
     early_config.known_args_namespace.start_method = [told["start_method"]]
     return (yield)
@@ -73,7 +76,9 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
         options["basetemp"] = told["basetemp"]
     config.workerinput = told["workerinput"]  # type: ignore[attr-defined]
     config.workeroutput = {}  # type: ignore[attr-defined]
-    config.pluginmanager.register(relay.Relay(config, told["writer"]), "startmethod-relay")
+    config.pluginmanager.register(
+        relay.Relay(config, told["writer"], told["log"]), "startmethod-relay"
+    )
     config.pluginmanager.register(session_tests.SessionTests(told["tests"]), "startmethod-tests")
     if not told["shows"]:
         return (yield)

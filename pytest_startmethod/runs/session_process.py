@@ -28,7 +28,7 @@ import pytest
 sys.exit(pytest.main(told["args"]))
 """
 PLUGIN = "pytest_startmethod.runs.session_plugin"
-LAST_LINES = 30
+LAST_LINES = 100  # what faulthandler writes of pytest's stack has some 50
 
 
 class SessionProcess:
@@ -57,6 +57,8 @@ class SessionProcess:
                 "argv": list(invocation.ARGV),
                 "args": ["-p", PLUGIN, f"--startmethod-session={file.fileno()}", *args],
                 "writer": writer,
+                "log": self._log.fileno(),
+                "shows": shows,
                 "parent": os.getpid(),
             }
             file.write(ascii(known).encode("ascii"))
@@ -67,7 +69,7 @@ class SessionProcess:
                     [invocation.EXECUTABLE, *_flags(), "-c", BOOT, str(file.fileno())],
                     cwd=folder,
                     env={**invocation.ENVIRONMENT, **environment},
-                    pass_fds=[writer, file.fileno()],
+                    pass_fds=[writer, self._log.fileno(), file.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -111,11 +113,11 @@ class SessionProcess:
         os.close(self._reader)
         return _ending(self._process.returncode)
 
-    def last_lines(self) -> str:
-        """Return the last lines that it printed; call this after its end, and once."""
+    def last_lines(self, start: int = 0) -> str:
+        """Return the last lines that it printed from here on; call this after its end, and once."""
         with self._log:
             size = self._log.seek(0, os.SEEK_END)
-            self._log.seek(max(0, size - (1 << 16)))
+            self._log.seek(max(start, size - (1 << 16)))
             text = self._log.read().decode(errors="replace")
         return "\n".join(text.rstrip().splitlines()[-LAST_LINES:])
 

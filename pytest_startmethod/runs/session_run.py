@@ -44,9 +44,15 @@ class SessionRun:
         if self.process is not None:
             self._messages.extend(self.process.read())
 
-    def step(self) -> bool:
-        """Show what there is, and return whether there will be more."""
+    def step(self, session: pytest.Session | None) -> bool:
+        """Show what there is, and return whether there will be more.
+
+        A test is shown to its end, with its warnings, also where `session` is to stop.
+        """
         while self._messages:
+            is_stopping = session is not None and (session.shouldfail or session.shouldstop)
+            if is_stopping and self._messages[0][0] == "start":
+                return False
             self.shown.receive(*self._messages.popleft())
         if self.process is not None and self.process.is_over():
             self.read()  # what it sent before its end
@@ -65,17 +71,18 @@ class SessionRun:
         """Find out how the session ended, and what is left."""
         assert self.process is not None  # as `step` has looked
         process, shown = self.process, self.shown
-        ending, printed = process.end(), process.last_lines()
+        ending, printed = process.end(), process.last_lines(shown.printed)
         self.process = None
         if process.ended:
             shown.give_up(f"stopped: {shown.stopped}" if shown.stopped else "stopped")
             return
-        ended = f"the session under {self._method} ended with {ending}\n{printed}"
+        how = f"the session under {self._method} ended with {ending}"
+        ended = f"{how}: {shown.problem}" if shown.problem else f"{how}\n{printed}"
         if shown.running is not None:
             shown.end_running(ended)
         elif not shown.begun:  # so would the next
             shown.give_up("its session failed", ended)
-        shown.begun = False
+        shown.begun, shown.printed, shown.problem = False, 0, ""
 
 
 def run(runs: Sequence[SessionRun], session: pytest.Session | None = None) -> None:
@@ -95,11 +102,11 @@ def run(runs: Sequence[SessionRun], session: pytest.Session | None = None) -> No
                 session_process.wait(processes, POLL)
                 for one in together:
                     one.read()
-                more = current.step()
-                if session is not None and current.shown.stopped:
-                    session.shouldstop = session.shouldstop or current.shown.stopped
-                if session is not None and (session.shouldfail or session.shouldstop):
-                    return
+                more = current.step(session)
+            if session is not None and current.shown.stopped:
+                session.shouldstop = session.shouldstop or current.shown.stopped
+            if session is not None and (session.shouldfail or session.shouldstop):
+                return
     except KeyboardInterrupt:
         for one in runs:  # the terminal has interrupted them, too, or it is done now
             one.end(0, patience=1.0)
@@ -118,7 +125,6 @@ def _start(shown: Receiver, method: str, number: int, attempt: int) -> SessionPr
     told = {
         "start_method": method,
         "tests": shown.todo,
-        "shows": shows,
         "basetemp": _basetemp(config, shown.label + (f"-{attempt}" if attempt > 1 else "")),
         "workerinput": worker_input.make(config, number),
     }

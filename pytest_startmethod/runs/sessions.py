@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,7 +95,8 @@ class Sessions:
         reason = why_not(self._config)
         if reason:
             for method in self._further:
-                self._notes.not_run.append(NotRun(method, reason, tuple(tests)))
+                by_hand = command(self._config, method)
+                self._notes.not_run.append(NotRun(method, reason, tuple(tests), by_hand))
             session.testscollected -= len(self._further) * len(tests)
             return
         shown = [
@@ -145,6 +147,13 @@ def why_not(config: pytest.Config) -> str:
         if config.getoption(option):
             return f"--{option.removeprefix('use')} needs the terminal"
     return ""
+
+
+def command(config: pytest.Config, method: str) -> str:
+    """Return what to type for the run that no session can be."""
+    given = map(str, config.invocation_params.args)
+    kept = [arg for arg in given if not arg.startswith("--start-method=")]
+    return shlex.join(["pytest", f"--start-method={method}", *kept])
 
 
 def _is_named(plugin: object) -> bool:
