@@ -433,3 +433,80 @@ def test_a_run_fails_by_its_own_subtests_only(
         *("test_fails_under[fork-spawn] PASSED", "test_fails_under[spawn-spawn] FAILED"),
     ]
     result.assert_outcomes(failed=4, passed=2)
+
+
+@pytest.mark.usefixtures("child_module")
+@plugin("pytest_cov", "pytest-cov")
+@pytest.mark.parametrize(
+    ("args", "plugins"),
+    [
+        ((), ()),
+        pytest.param(("-n", "2"), ("xdist",), marks=plugin("xdist", "pytest-xdist")),
+    ],
+    ids=["alone", "xdist"],
+)
+def test_cov_counts_the_lines_of_each_session(
+    pytester: pytest.Pytester,
+    run_watched: Callable[..., pytest.RunResult],
+    args: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> None:
+    pytester.makepyfile(
+        lib="""
+            def only_fork():
+                return 1
+
+            def only_spawn():
+                return 2
+
+            def only_forkserver():
+                return 3
+
+            def never():
+                return 4
+        """,
+        test_it="""
+            import multiprocessing
+
+            import child
+            import lib
+
+            def test_it():
+                child.by_process()
+                getattr(lib, f"only_{multiprocessing.get_start_method()}")()
+        """,
+    )
+    given = ("--start-method=all", "--cov=lib", "--cov-report=json", "--cov-fail-under=80", *args)
+    result = run_watched(*given, plugins=("pytest_cov", *plugins))
+    result.assert_outcomes(passed=3)
+    assert result.ret == pytest.ExitCode.OK
+    [measured] = json.loads(Path(pytester.path, "coverage.json").read_text("utf-8"))[
+        "files"
+    ].values()
+    assert measured["missing_lines"] == [11]
+
+
+@pytest.mark.usefixtures("suite")
+@plugin("pytest_reportlog", "pytest-reportlog")
+def test_reportlog_has_each_run_once(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    run_watched(BOTH, "--report-log=log.jsonl", plugins=("pytest_reportlog",))
+    lines = Path(pytester.path, "log.jsonl").read_text(encoding="utf-8").splitlines()
+    reports = [known for line in lines if (known := json.loads(line)).get("when") == "call"]
+    ended = Counter(f"{of['nodeid'].partition('::')[2]} {of['outcome'].upper()}" for of in reports)
+    assert ended == Counter(ORDER)
+
+
+@pytest.mark.usefixtures("suite")
+@plugin("pytest_jsonreport", "pytest-json-report")
+def test_json_report_has_each_run_once(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    args = ("--json-report", "--json-report-file=report.json")
+    run_watched(BOTH, *args, plugins=("metadata", "pytest_jsonreport"))
+    report = json.loads(Path(pytester.path, "report.json").read_text(encoding="utf-8"))
+    ended = Counter(
+        f"{of['nodeid'].partition('::')[2]} {of['outcome'].upper()}" for of in report["tests"]
+    )
+    assert ended == Counter(ORDER)

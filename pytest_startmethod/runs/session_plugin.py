@@ -59,7 +59,7 @@ def pytest_load_initial_conftests(
     for descriptor in (told["writer"], told["log"]):
         os.set_inheritable(descriptor, False)
     early_config.stash[TOLD] = told
-    early_config.known_args_namespace.start_method = [told["start_method"]]
+    _change(early_config.known_args_namespace, told)  # which pytest-cov already goes by
     return (yield)
 
 
@@ -69,11 +69,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     from pytest_startmethod.runs import relay, session_tests
 
     told = config.stash[TOLD]
-    options = vars(config.option)
-    options.update((name, value) for name, value in (OFF | ON).items() if name in options)
-    options["start_method"] = [told["start_method"]]
-    if told["basetemp"]:
-        options["basetemp"] = told["basetemp"]
+    _change(config.option, told)
     config.workerinput = told["workerinput"]  # type: ignore[attr-defined]
     config.workeroutput = {}  # type: ignore[attr-defined]
     config.pluginmanager.register(
@@ -95,6 +91,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Let tests print."""
     if REDIRECTED in session.config.stash:
         session.config.stash[REDIRECTED].close()
+
+
+def _change(options: argparse.Namespace, told: dict[str, Any]) -> None:
+    """Set what a session doesn't take over from the command line."""
+    known = vars(options)
+    changed = {**OFF, **ON, "start_method": [told["start_method"]]}
+    if told["basetemp"]:
+        changed["basetemp"] = told["basetemp"]
+    known.update((name, value) for name, value in changed.items() if name in known)
 
 
 def _told(descriptor: int) -> dict[str, Any]:
