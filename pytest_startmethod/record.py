@@ -108,3 +108,5 @@ class Notes:
         """How tests ended under the first start method, without the tests that aren't concerned."""
         self.failed: list[tuple[Run, str]] = []
         """The runs that a collection error stands for, each with its last line."""
+        self.other_failures: dict[str, str] = {}
+        """The last line of each test that failed and isn't concerned, by its node id."""

@@ -91,6 +91,8 @@ class Reporting:
     def _decide(self, run: Run | None, reports: list[pytest.TestReport]) -> None:
         """Keep the reports of a test that asks for no start method, where it is concerned."""
         if run is None or not (run.concerned or run.other_processes):
+            failed = [report for report in reports if report.failed]
+            self._notes.other_failures.update((of.nodeid, _last_line(of)) for of in failed)
             return
         for report in reports:
             (Run.told_by(report) or run).tell(report)
@@ -106,7 +108,8 @@ class Reporting:
             if remembered:
                 cache.set(key, self._as_collected(remembered))
         if self._path:
-            files.write(self._path, self._results(), pytest.__version__)
+            results = self._results()
+            files.write(self._path, results, files.of_this_process(results, pytest.__version__))
         return result
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

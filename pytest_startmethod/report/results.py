@@ -39,6 +39,9 @@ class Results:
         self.by_test: dict[str, dict[str, Result]] = {}
         self.places: dict[str, int] = {}
         """Of each test in the order of collection, where tests end in another order."""
+        self.depends_on = "the start method"
+        self.not_by_method: set[tuple[str, str]] = set()
+        """The tests and start methods of which a report says that the method isn't the reason."""
 
     def add(
         self, run: Run, outcome: str, seconds: float, last_line: str = "", place: int = 0
@@ -81,7 +84,7 @@ class Results:
     def differing(self) -> list[dict[str, Result]]:
         """Return the tests whose outcome depends on the start method."""
         tests = [
-            {name: r for name, r in runs.items() if not (r.made_before or self._ends_so_anyway(r))}
+            {name: r for name, r in runs.items() if not (r.made_before or self.ends_so_anyway(r))}
             for runs in self.tests()
         ]
         return [runs for runs in tests if _differs(runs.values())]
@@ -92,7 +95,7 @@ class Results:
 
     def not_alone(self) -> list[Result]:
         """Return the runs that ended so because the other tests of the suite didn't run."""
-        return [result for result in self._results() if self._ends_so_anyway(result)]
+        return [result for result in self._results() if self.ends_so_anyway(result)]
 
     def unproven(self) -> list[Result]:
         """Return the runs that passed without a process started by their method.
@@ -111,9 +114,11 @@ class Results:
         first = self._first(run)
         return run.asked or (first is not None and first.run.proven)
 
-    def _ends_so_anyway(self, result: Result) -> bool:
+    def ends_so_anyway(self, result: Result) -> bool:
         """Return whether a run in a session ended as one under the first start method there."""
         run, first = result.run, self._first(result.run)
+        if (run.test, run.start_method) in self.not_by_method:
+            return True
         if run.asked or first is result or result.outcome not in ("failed", "skipped"):
             return False
         is_as_first = first is not None and first.outcome == result.outcome

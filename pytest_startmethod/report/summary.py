@@ -53,7 +53,7 @@ def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
         for note in listed:
             yield from _listed(note, verbosity, width)
     if differing:
-        yield Line("outcome depends on the start method", {}, "-")
+        yield Line(f"outcome depends on {results.depends_on}", {}, "-")
         for runs in differing[:IN_FULL]:
             yield from _differing(runs, width)
         if len(differing) > IN_FULL:
@@ -180,7 +180,7 @@ def markdown(results: Results) -> str:
     if differing:
         text += [
             "",
-            "### Outcome depends on the start method",
+            f"### Outcome depends on {results.depends_on}",
             "",
             "| test | outcome | |",
             "|---|---|---|",
