@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from inspect import isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ class SessionTests:
         self._places = {nodeid: place for place, nodeid in enumerate(tests)}
         self._paths = {Path(path) for path in tests.values()}
         self._folders = {folder for path in self._paths for folder in path.parents}
+        parts = (part for nodeid in tests for part in nodeid.split("::"))
+        self._names = {part.partition("[")[0] for part in parts}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
@@ -31,6 +34,11 @@ class SessionTests:
         """Ignore other files and folders."""
         wanted = collection_path in self._paths or collection_path in self._folders
         return None if wanted else True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makeitem(self, name: str, obj: object) -> list[pytest.Item] | None:
+        """Make no items of other functions, which takes most of the time of a collection."""
+        return [] if isfunction(obj) and name not in self._names else None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
