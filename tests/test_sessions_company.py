@@ -211,6 +211,59 @@ def test_with_xdist_each_run_is_told_once(
     assert methods == Counter(fork=5, spawn=4)
 
 
+@pytest.mark.usefixtures("child_module")
+@plugin("xdist", "pytest-xdist")
+def test_a_group_of_xdist_is_part_of_the_test(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+            import multiprocessing
+
+            import child
+            import pytest
+
+            @pytest.mark.xdist_group("one")
+            @pytest.mark.parametrize("number", [1])
+            def test_it(number):
+                child.by_process()
+                assert multiprocessing.get_start_method() == "fork"
+        """
+    )
+    result = run_watched(BOTH, "-n", "2", "--dist=loadgroup", plugins=("xdist",))
+    result.assert_outcomes(passed=1, failed=1)
+    # With some versions of pytest and pytest-xdist the group is in the reports, too.
+    outcomes = r"test_it\.py::test_it\[1\](@one)?    passed: fork    failed: spawn"
+    assert any(re.fullmatch(outcomes, line) for line in result.outlines)
+    assert any(line.startswith("FAILED test_it.py::test_it[1-spawn]") for line in result.outlines)
+
+
+@plugin("xdist", "pytest-xdist")
+def test_a_test_that_crashes_its_worker_of_xdist_runs_again(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+            import multiprocessing
+            import os
+
+            METHOD = multiprocessing.get_start_method()
+
+            def test_crashes():
+                if METHOD == "fork":
+                    os._exit(3)
+
+            def test_asks(start_method):
+                if start_method == "fork":
+                    os._exit(3)
+        """
+    )
+    result = run_watched(BOTH, "-n", "1", plugins=("xdist",))
+    result.assert_outcomes(passed=2, failed=2)
+    assert "test_it.py::test_crashes    failed: fork    passed: spawn" in result.outlines
+    assert "test_it.py::test_asks    failed: fork    passed: spawn" in result.outlines
+
+
 @pytest.mark.usefixtures("suite")
 @plugin("xdist", "pytest-xdist")
 def test_with_xdist_stopping_and_last_failed_work_and_each_worker_may_run_all(

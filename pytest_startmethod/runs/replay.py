@@ -29,6 +29,7 @@ class Shown(Receiver):
         session: pytest.Session,
         method: str,
         tests: Mapping[str, str],
+        names: Mapping[str, str],
         notes: Notes,
         warned: Collection[Warned],
     ) -> None:
@@ -36,6 +37,8 @@ class Shown(Receiver):
         self._session = session
         self._hook = session.config.hook
         self._method = self.label = method
+        # pytest-xdist may have added a group to the id, which a session doesn't.
+        self._names = names
         self._notes = notes
         self._warned = warned
         self._announced = False
@@ -64,7 +67,7 @@ class Shown(Receiver):
             kwargs={
                 "warning_message": message,
                 "when": when,
-                "nodeid": with_method(nodeid, self._method) if nodeid else "",
+                "nodeid": self._shown(nodeid) if nodeid else "",
                 "location": location and tuple(location),
             }
         )
@@ -81,7 +84,7 @@ class Shown(Receiver):
     def drop(self, reason: str, tests: Collection[str]) -> None:
         """Say which tests don't run: no error by itself."""
         if tests:
-            dropped = tuple(test for test in self.todo if test in tests)
+            dropped = tuple(self._names[test] for test in self.todo if test in tests)
             self._notes.not_run.append(NotRun(self._method, reason, dropped))
             self._session.testscollected -= len(tests)
         super().drop(reason, tests)
@@ -90,9 +93,9 @@ class Shown(Receiver):
         """Show a report by the id of its run."""
         super().show(report)
         nodeid, (path, line, name) = report.nodeid, report.location
-        shown = with_method(nodeid, self._method)
-        run = Run.told_by(report) or Run(self._method, nodeid, shown)
-        run._replace(nodeid=shown, asked=False, concerned=True).tell(report)
+        test, shown = self._names[nodeid], self._shown(nodeid)
+        run = Run.told_by(report) or Run(self._method, test, shown)
+        run._replace(test=test, nodeid=shown, asked=False, concerned=True).tell(report)
         report.nodeid = shown
         report.location = path, line, with_method(name, self._method)
         self._hook.pytest_runtest_logreport(report=report)
@@ -106,7 +109,7 @@ class Shown(Receiver):
         self._hook.pytest_collectreport(report=report)
         self._session.testscollected -= len(tests)
         for test in tests:
-            run = Run(self._method, test, with_method(test, self._method), asked=False)
+            run = Run(self._method, self._names[test], self._shown(test), asked=False)
             self._notes.failed.append((run, next(iter(errors), lines[-1])))
 
     def _made_up(self, nodeid: str, location: Location, *how: Any) -> pytest.TestReport:  # noqa: ANN401
@@ -114,10 +117,13 @@ class Shown(Receiver):
         report.user_properties.append(("start_method", self._method))
         return report
 
+    def _shown(self, nodeid: str) -> str:
+        return with_method(self._names.get(nodeid, nodeid), self._method)
+
     def _named(self, nodeid: str, location: Location) -> dict[str, Any]:
         path, line, name = location
         return {
-            "nodeid": with_method(nodeid, self._method),
+            "nodeid": self._shown(nodeid),
             "location": (path, line, with_method(name, self._method)),
         }
 

@@ -69,6 +69,8 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     from pytest_startmethod.runs import relay, session_tests
 
     told = config.stash[TOLD]
+    if not hasattr(config.option, "start_method"):
+        raise pytest.UsageError("pytest-startmethod isn't loaded by the same command line")
     _change(config.option, told)
     config.workerinput = told["workerinput"]  # type: ignore[attr-defined]
     config.workeroutput = {}  # type: ignore[attr-defined]
@@ -110,10 +112,14 @@ def _told(descriptor: int) -> dict[str, Any]:
 
 
 def _end_with(parent: int) -> None:
-    """Let the kernel end this process when the first pytest ends without a word."""
-    if sys.platform == "linux":
-        import ctypes
+    """Let the kernel end this process when the first pytest ends without a word.
 
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    Elsewhere than on Linux it ends with its next report.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(ImportError, OSError, AttributeError):  # a Python without ctypes
+            import ctypes
+
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

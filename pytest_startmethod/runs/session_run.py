@@ -34,10 +34,14 @@ class SessionRun:
         self.process: SessionProcess | None = None
 
     def start(self) -> None:
-        """Start a session for the tests that are left, where there is none."""
+        """Start a session for the tests that are left, where none runs."""
         if self.process is None and self.shown.todo:
             self._sessions += 1
-            self.process = _start(self.shown, self._method, self._number, self._sessions)
+            try:
+                self.process = _start(self.shown, self._method, self._number, self._sessions)
+            except OSError as error:
+                why = f"the session under {self._method} can't be started: {error}"
+                self.shown.give_up("its session failed", why)
 
     def read(self) -> None:
         """Take what the session has sent."""

@@ -27,7 +27,8 @@ class SessionTests:
     def pytest_collection(self, session: pytest.Session) -> None:
         """Drop arguments without such a test: pytest imports what they name in any case."""
         config = session.config
-        config.args = [arg for arg in config.args if self._leads_to_test(arg, config)]
+        kept = [arg for arg in config.args if self._leads_to_test(arg, config)]
+        config.args = kept or config.args
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:

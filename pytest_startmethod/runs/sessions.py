@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from pytest_startmethod import registration
-from pytest_startmethod.record import Notes, NotRun, Run, without_group
+from pytest_startmethod.record import ASKS, Notes, NotRun, Run, without_group
 from pytest_startmethod.report import collector
-from pytest_startmethod.runs.receiver import Outcomes, Receiver, Warned
+from pytest_startmethod.runs.receiver import PHASES, Outcomes, Receiver, Warned
 from pytest_startmethod.runs.replay import Shown
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Sessions:
         self._notes = notes
         self._outcomes = Outcomes()
         self._concerned: dict[str, Concerned] = {}
+        self._asking: set[str] = set()
         self._places: dict[str, int] = {}
         self._warned: set[Warned] = set()
         self._begun = False
@@ -67,6 +68,10 @@ class Sessions:
             return
         if not report.passed:
             self._outcomes.add(report.nodeid, report)
+        if ASKS in report.keywords:
+            self._asking.add(report.nodeid)
+        elif report.when not in PHASES and report.nodeid not in self._asking:
+            self._tell_of_crash(report)
         run = Run.told_by(report)
         if run is not None and run.concerned and report.nodeid not in self._concerned:
             self._add(report.nodeid, run)
@@ -79,6 +84,13 @@ class Sessions:
         if self._concerned:
             self._run(session)
         return result
+
+    def _tell_of_crash(self, report: pytest.TestReport) -> None:
+        """Let a test count as concerned whose worker crashed before it could tell."""
+        path = self._config.rootpath / report.nodeid.partition("::")[0]
+        if path.exists():
+            run = Run(self._first, report.nodeid, report.nodeid, asked=False, concerned=True)
+            run._replace(path=str(path)).tell(report)
 
     def _add(self, nodeid: str, run: Run) -> None:
         grouped = getattr(self._config.option, "dist", "no") == "loadgroup"
@@ -99,21 +111,24 @@ class Sessions:
                 self._notes.not_run.append(NotRun(method, reason, tuple(tests), by_hand))
             session.testscollected -= len(self._further) * len(tests)
             return
-        shown = [
-            session_run.SessionRun(
-                Shown(session, method, tests, self._notes, self._warned), method, number
-            )
-            for number, method in enumerate(self._further)
-        ]
-        session_run.run(shown, session)
-        self._check(session, tests, shown)
+        names = {known.nodeid: nodeid for nodeid, known in self._concerned.items()}
+        runs = []
+        for number, method in enumerate(self._further):
+            shown = Shown(session, method, tests, names, self._notes, self._warned)
+            runs.append(session_run.SessionRun(shown, method, number))
+        session_run.run(runs, session)
+        self._check(session, tests, names, runs)
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:
             raise session.Interrupted(session.shouldstop)
 
     def _check(
-        self, session: pytest.Session, tests: dict[str, str], runs: Iterable[SessionRun]
+        self,
+        session: pytest.Session,
+        tests: dict[str, str],
+        names: dict[str, str],
+        runs: Iterable[SessionRun],
     ) -> None:
         """Run what ended in another way once more, in a session under the first start method.
 
@@ -122,19 +137,19 @@ class Sessions:
         """
         from pytest_startmethod.runs import session_run
 
-        named = {known.nodeid: nodeid for nodeid, known in self._concerned.items()}
         differing = {
             test
             for run in runs
             for test, outcome in run.shown.outcomes.not_passed.items()
-            if outcome in ("failed", "skipped") and self._outcomes.of(named[test]) != outcome
+            if outcome in ("failed", "skipped") and self._outcomes.of(names[test]) != outcome
         }
         if differing:
             order = list(tests)
             end = 1 + max(order.index(test) for test in differing)
             control = Receiver(session.config, {test: tests[test] for test in order[:end]})
             session_run.run([session_run.SessionRun(control, self._first, 0)])
-            self._notes.control.update((test, control.outcomes.of(test)) for test in differing)
+            ended = {names[test]: control.outcomes.of(test) for test in differing}
+            self._notes.control.update(ended)
 
 
 def why_not(config: pytest.Config) -> str:
