@@ -159,7 +159,6 @@ class Reporting:
 def _last_line(report: pytest.TestReport) -> str:
     """Return the line of a failure that says what happened."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    text = getattr(crash, "message", "") or report.longreprtext
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    is_message = crash is not None or isinstance(report.longrepr, str)
-    return (lines[0] if is_message else lines[-1]) if lines else ""
+    message = report.longrepr if isinstance(report.longrepr, str) else getattr(crash, "message", "")
+    lines = [line.strip() for line in (message or report.longreprtext).splitlines() if line.strip()]
+    return next(iter(lines if message else reversed(lines)), "")

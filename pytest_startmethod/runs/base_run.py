@@ -66,6 +66,8 @@ class Running:
         # The test that runs, where it asks for nothing.
         self._untouched: pytest.Item | None = None
         self._is_concerned = False
+        # Taken now: a test may replace it.
+        self._get_start_method = multiprocessing.get_start_method
 
     # No wrapper: all tests pay for it, and few start a process.
     @pytest.hookimpl(tryfirst=True)
@@ -99,7 +101,7 @@ class Running:
         if item is None or self._unasked is None:
             return
         if not self._is_concerned:
-            pinned = multiprocessing.get_start_method(allow_none=True)
+            pinned = self._get_start_method(allow_none=True)
             self._is_concerned = self._watch.used_default or pinned is not None
         if self._is_concerned:
             run = Run.told_by(report) or Run(self._unasked, report.nodeid, report.nodeid)

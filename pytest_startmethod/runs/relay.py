@@ -33,7 +33,7 @@ class Relay:
         self._pid = os.getpid()
         # Taken now: a test may replace those of the modules while a report is sent.
         self._write, self._get_pid, self._stat = os.write, os.getpid, os.fstat
-        self._serialize = json.dumps
+        self._serialize, self._exit = json.dumps, os._exit
 
     def pytest_warning_recorded(
         self,
@@ -95,11 +95,11 @@ class Relay:
     def _send(self, kind: str, *values: Any) -> None:  # noqa: ANN401 (what JSON can tell)
         if self._get_pid() != self._pid:  # a forked child that goes on as pytest
             return
-        text = self._serialize([kind, *values], default=repr)
+        text = self._serialize([kind, *values], default=repr, skipkeys=True)
         data = text.encode("utf-8", "backslashreplace") + b"\n"
         try:
             while data:
                 data = data[self._write(self._writer, data) :]
-        except BrokenPipeError:  # the first pytest is gone, and nobody asks any more
-            sys.stderr.write("the pytest that started this session has ended\n")
-            os._exit(1)
+        except OSError as error:  # the first pytest has ended, or a test has closed the pipe
+            sys.stderr.write(f"this session can't send its reports any more: {error}\n")
+            self._exit(1)
