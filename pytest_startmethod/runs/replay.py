@@ -141,7 +141,7 @@ def announce(config: pytest.Config, text: str) -> None:
     terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
     if terminal is None or config.get_verbosity() < 0:
         return
-    if type(terminal) is not pytest.TerminalReporter:  # as that of pytest-sugar
+    if type(terminal).__name__ != "TerminalReporter":  # as that of pytest-sugar
         terminal.write_line(text)
     elif config.get_verbosity() > 0:
         terminal.ensure_newline()
