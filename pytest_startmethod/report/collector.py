@@ -14,7 +14,9 @@ from pytest_startmethod.report.results import Results
 from pytest_startmethod.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
+
+    Listener = Callable[[pytest.TestReport], None]
 
 NAME = "startmethod-reporting"
 
@@ -24,10 +26,13 @@ REMEMBERED = ("cache/lastfailed", "cache/stepwise")
 PHASES = ("setup", "call", "teardown")
 
 
-def register(config: pytest.Config, notes: Notes | None = None) -> None:
+def register(
+    config: pytest.Config, notes: Notes | None = None, listener: Listener | None = None
+) -> None:
     """Register the hooks that show results, but not in a worker of pytest-xdist.
 
-    `notes` are added to while tests run.
+    `notes` are added to while tests run; `listener` hears of each report that says of a run of a
+    test that asks for nothing, or that such a test didn't pass.
     """
     is_worker = hasattr(config, "workerinput")  # which pytest-xdist gives to their config
     if is_worker or config.pluginmanager.has_plugin(NAME):
@@ -38,18 +43,26 @@ def register(config: pytest.Config, notes: Notes | None = None) -> None:
     problem = files.problem(path) if path else ""
     if problem:
         raise pytest.UsageError(f"--start-method-report: {problem}")
-    reporting = Reporting(config, path, notes or Notes())
+    reporting = Reporting(config, path, notes or Notes(), listener)
     registration.register(config, reporting, NAME)
 
 
 class Reporting:
     """The hooks that show results: a plugin of its own."""
 
-    def __init__(self, config: pytest.Config, path: Path | None, notes: Notes) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        path: Path | None,
+        notes: Notes,
+        listener: Listener | None,
+    ) -> None:
         self._config = config
+        self._listener = listener
         self._path = path
         self._notes = notes
         self._selection = config.stash[SETTINGS].selection
+        self._by_default = self._selection.process_default is not None
         self._reports: list[pytest.TestReport] = []
         # Of tests that may turn out to be concerned at their end.
         self._undecided: dict[str, list[pytest.TestReport]] = {}
@@ -70,23 +83,36 @@ class Reporting:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the reports of runs under a start method."""
+        # One hook for all of it, and little of it for most tests: they don't count.
         nodeid, run = report.nodeid, Run.told_by(report)
-        if report.when not in PHASES:  # its worker of pytest-xdist has crashed
-            if nodeid in self._unfinished:
-                self._unfinished.pop(nodeid).tell(report)
-            self._reports += [*self._undecided.pop(nodeid, ()), report]
-        elif ASKS in report.keywords or (run is not None and run.nodeid != run.test):
+        if ASKS in report.keywords:
             self._reports.append(report)
-        elif self._selection.process_default is not None:
-            self._undecided.setdefault(nodeid, []).append(report)
-            if report.when == "teardown":
-                self._decide(run, self._undecided.pop(nodeid))
+        elif report.when not in PHASES:
+            self._take_crash(report)
+        else:
+            if self._listener is not None and (run is not None or not report.passed):
+                self._listener(report)
+            if run is not None and run.nodeid != run.test:
+                self._reports.append(report)
+                self._collected_as[run.nodeid] = run.test
+            elif self._by_default:
+                self._undecided.setdefault(nodeid, []).append(report)
+                if report.when == "teardown":
+                    self._decide(run, self._undecided.pop(nodeid))
         if run is not None:
             self._unfinished[nodeid] = run
             if report.when == "teardown":
                 del self._unfinished[nodeid]
-            if run.nodeid != run.test and not run.asked:
-                self._collected_as[run.nodeid] = run.test
+
+    def _take_crash(self, report: pytest.TestReport) -> None:
+        """Keep the report of a test whose worker of pytest-xdist has crashed."""
+        nodeid = report.nodeid
+        if nodeid in self._unfinished:
+            self._unfinished.pop(nodeid).tell(report)
+        asks = any(nodeid == kept.nodeid and ASKS in kept.keywords for kept in self._reports)
+        if self._listener is not None and not asks:
+            self._listener(report)
+        self._reports += [*self._undecided.pop(nodeid, ()), report]
 
     def _decide(self, run: Run | None, reports: list[pytest.TestReport]) -> None:
         """Keep the reports of a test that asks for no start method, where it is concerned."""

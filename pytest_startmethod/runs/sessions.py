@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from pytest_startmethod import registration
-from pytest_startmethod.record import ASKS, Notes, NotRun, Run, without_group
+from pytest_startmethod.record import Notes, NotRun, Run, without_group
 from pytest_startmethod.report import collector
 from pytest_startmethod.runs.receiver import PHASES, Outcomes, Receiver, Warned
 from pytest_startmethod.runs.replay import Shown
@@ -25,9 +25,9 @@ def register(config: pytest.Config, methods: Sequence[str]) -> None:
     """Register the hooks, in the process that shows the results."""
     if hasattr(config, "workerinput"):  # which pytest-xdist gives to the config of its workers
         return
-    notes = Notes()
-    collector.register(config, notes)
-    registration.register(config, Sessions(config, methods, notes), "startmethod-sessions")
+    sessions = Sessions(config, methods, Notes())
+    collector.register(config, sessions.notes, sessions.take)
+    registration.register(config, sessions, "startmethod-sessions")
 
 
 class Concerned(NamedTuple):
@@ -43,10 +43,9 @@ class Sessions:
     def __init__(self, config: pytest.Config, methods: Sequence[str], notes: Notes) -> None:
         self._config = config
         self._first, *self._further = methods
-        self._notes = notes
+        self.notes = notes
         self._outcomes = Outcomes()
         self._concerned: dict[str, Concerned] = {}
-        self._asking: set[str] = set()
         self._places: dict[str, int] = {}
         self._warned: set[Warned] = set()
         self._begun = False
@@ -61,16 +60,12 @@ class Sessions:
         if not self._begun:
             self._warned.add(Warned.of(warning_message))
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take note of a concerned test."""
+    def take(self, report: pytest.TestReport) -> None:
+        """Take note of a report that says of a run, or that something didn't pass."""
         if self._begun:
             return
-        if not report.passed:
-            self._outcomes.add(report.nodeid, report)
-        if ASKS in report.keywords:
-            self._asking.add(report.nodeid)
-        elif report.when not in PHASES and report.nodeid not in self._asking:
+        self._outcomes.add(report.nodeid, report)
+        if report.when not in PHASES and Run.told_by(report) is None:
             self._tell_of_crash(report)
         run = Run.told_by(report)
         if run is not None and run.concerned and report.nodeid not in self._concerned:
@@ -108,13 +103,13 @@ class Sessions:
         if reason:
             for method in self._further:
                 by_hand = command(self._config, method)
-                self._notes.not_run.append(NotRun(method, reason, tuple(tests), by_hand))
+                self.notes.not_run.append(NotRun(method, reason, tuple(tests), by_hand))
             session.testscollected -= len(self._further) * len(tests)
             return
         names = {known.nodeid: nodeid for nodeid, known in self._concerned.items()}
         runs = []
         for number, method in enumerate(self._further):
-            shown = Shown(session, method, tests, names, self._notes, self._warned)
+            shown = Shown(session, method, tests, names, self.notes, self._warned)
             runs.append(session_run.SessionRun(shown, method, number))
         session_run.run(runs, session)
         self._check(session, tests, names, runs)
@@ -149,7 +144,7 @@ class Sessions:
             control = Receiver(session.config, {test: tests[test] for test in order[:end]})
             session_run.run([session_run.SessionRun(control, self._first, 0)])
             ended = {names[test]: control.outcomes.of(test) for test in differing}
-            self._notes.control.update(ended)
+            self.notes.control.update(ended)
 
 
 def why_not(config: pytest.Config) -> str:
