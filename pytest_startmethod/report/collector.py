@@ -117,8 +117,9 @@ class Reporting:
     def _decide(self, run: Run | None, reports: list[pytest.TestReport]) -> None:
         """Keep the reports of a test that asks for no start method, where it is concerned."""
         if run is None or not (run.concerned or run.other_processes):
-            failed = [report for report in reports if report.failed]
-            self._notes.other_failures.update((of.nodeid, _last_line(of)) for of in failed)
+            for report in reports if self._path is not None else ():
+                if report.failed:
+                    self._notes.other_failures[report.nodeid] = _last_line(report)
             return
         for report in reports:
             (Run.told_by(report) or run).tell(report)
