@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_startmethod import hookspecs
+from pytest_startmethod import (
+    hookspecs,
+    invocation,  # noqa: F401 (which copies how pytest was started, before a conftest changes that)
+)
 
 # What only a run of tests needs is imported where it is used: "pytest --version" is to be as fast
 # as without the plugin.
@@ -79,6 +82,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures.plugin(known), "startmethod-fixtures")
     hooks = collection.Collection(known.selection)
     registration.register(config, hooks, "startmethod-collection")
+    if len(known.selection.process_defaults) > 1:
+        from pytest_startmethod.runs import sessions
+
+        sessions.register(config, known.selection.process_defaults)
     if (
         getattr(config.option, "dist", "no") != "no"
         or config.option.start_method_report is not None

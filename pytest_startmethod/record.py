@@ -21,18 +21,22 @@ class Run(NamedTuple):
     """The test's node id, without the start method."""
     nodeid: str
     """The node id that the run is shown by."""
-    first: str = ""
-    """The start method of the item's first run, where this is a further one."""
     asked: bool = True
-    """Whether the test asked for its start method; others count where they start a process."""
+    """Whether the test asked for its start method; others count where they are concerned."""
+    concerned: bool = False
+    """Whether a test that asked for none depends on the process-wide default."""
+    path: str = ""
+    """The file of a concerned test."""
     processes: int = 0
+    other_processes: int = 0
+    """How many processes the test started by another start method than the default."""
     proven: bool = False
     """Whether a process ran that was started by this method."""
     used: bool = False
     """Whether a process of a wider fixture served the test."""
     hint: str = ""
     made_under: str = ""
-    """Under which other method that was made by which the run failed, where it was made before."""
+    """The start method at the time when the object was made that the run failed by."""
 
     @classmethod
     def told_by(cls, report: pytest.TestReport) -> Run | None:
@@ -73,8 +77,36 @@ def without_method(nodeid: str, method: str) -> str:
     return run.removesuffix(f"-{method}]") + "]" + group
 
 
+def without_group(nodeid: str) -> str:
+    """Return a node id without the group that ``--dist=loadgroup`` of pytest-xdist adds."""
+    return _without_group(nodeid)[0]
+
+
 def _without_group(nodeid: str) -> tuple[str, str]:
     """Split off the group that ``--dist=loadgroup`` of pytest-xdist ends a node id with."""
     test, at, group = nodeid.rpartition("@")
     # Not one in a parameter or a folder's name.
     return (test, at + group) if at and not set(group) & set("]/:") else (nodeid, "")
+
+
+class NotRun(NamedTuple):
+    """Tests that have no run under a start method."""
+
+    start_method: str
+    reason: str
+    tests: tuple[str, ...]
+    command: str = ""
+    """What runs them by hand."""
+
+
+class Notes:
+    """What the sessions of further start methods found that no report of a test says."""
+
+    def __init__(self) -> None:
+        self.not_run: list[NotRun] = []
+        self.control: dict[str, str] = {}
+        """How tests ended under the first start method, without the tests that aren't concerned."""
+        self.failed: list[tuple[Run, str]] = []
+        """The runs that a collection error stands for, each with its last line."""
+        self.other_failures: dict[str, str] = {}
+        """The last line of each test that failed and isn't concerned, by its node id."""

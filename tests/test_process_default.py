@@ -65,7 +65,7 @@ def test_with_several_selected_other_tests_run_under_the_first_and_then_under_th
             assert child.by_process() == multiprocessing.get_start_method()
 
         def test_quiet():
-            assert multiprocessing.get_start_method() == "spawn"
+            assert multiprocessing.get_start_method(allow_none=True) is None
     """)
     result = pytester.runpytest_subprocess("--start-method=forkserver,spawn")
     result.assert_outcomes(passed=3)

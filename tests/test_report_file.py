@@ -67,6 +67,8 @@ def test_json_tells_of_each_test_and_method(
         "python": platform.python_version(),
         "pytest": pytest.__version__,
         "pytest-startmethod": version("pytest-startmethod"),
+        "start_methods": ["fork", "spawn", "forkserver"],
+        "other_failures": {},
     }
     tests = {told["test"]: told["start_methods"] for told in report["tests"]}
     assert [*tests] == ["test_it.py::test_differs", "test_it.py::test_pool"]
@@ -128,6 +130,6 @@ def test_what_is_no_unicode_is_written_all_the_same(tmp_path: Path) -> None:
         results.add(Run(method, "x", f"x[{method}]"), outcome, 1, "\udcff é")
     for name in ("report.json", "report.md"):
         assert files.problem(tmp_path / name) == ""
-        files.write(tmp_path / name, results, "9")
+        files.write(tmp_path / name, results, files.of_this_process(results, "9"))
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "\\udcff" in text

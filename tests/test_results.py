@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pytest_startmethod.record import ASKS, Run, with_method, without_method
@@ -155,13 +157,34 @@ def test_what_was_made_before_is_no_difference_where_it_fails() -> None:
 
 
 def test_a_run_is_unproven_that_passes_without_a_process_by_its_method() -> None:
+    rerun: dict[str, Any] = {"asked": False, "concerned": True}
     made = results(
         told("proven", "fork"),
         told("without", "fork", proven=False),
         told("fails", "fork", "failed", proven=False),
-        told("served once", "fork", used=True, asked=False),
-        told("served by each", "fork", used=True),
+        told("starts", "fork", nodeid="starts", **rerun),
+        told("starts", "spawn", proven=False, **rerun),
+        told("asks", "fork", proven=False, nodeid="asks", **rerun),
+        told("asks", "spawn", proven=False, **rerun),
     )
-    assert [result.run.test for result in made.unproven()] == ["without", "served once"]
-    made.selected = ("fork",)
-    assert [result.run.test for result in made.unproven()] == ["without"]
+    assert [result.run.nodeid for result in made.unproven()] == ["without[fork]", "starts[spawn]"]
+
+
+def test_what_ends_so_without_the_other_tests_is_no_difference() -> None:
+    rerun: dict[str, Any] = {"asked": False, "concerned": True}
+    made = results(
+        told("needs others", "fork", nodeid="needs others", **rerun),
+        told("needs others", "spawn", "failed", **rerun),
+        told("differs", "fork", nodeid="differs", **rerun),
+        told("differs", "spawn", "failed", **rerun),
+    )
+    made.notes.control.update({"needs others": "failed", "differs": "passed"})
+    assert [[*runs] for runs in made.differing()] == [["fork", "spawn"]]
+    assert [result.run.nodeid for result in made.not_alone()] == ["needs others[spawn]"]
+
+
+def test_a_test_counts_that_asks_or_is_concerned() -> None:
+    other = Run("fork", "chooses", "chooses", asked=False, other_processes=2)
+    made = results((other, "passed"), told("asks", "fork"))
+    assert [row.outcomes["passed"] for row in made.table()] == [1]
+    assert [result.run for result in made.others()] == [other]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_startmethod.record import Run
+from pytest_startmethod.record import NotRun, Run
 from pytest_startmethod.report.results import Results
 from pytest_startmethod.report.summary import header, lines, markdown
 from pytest_startmethod.selection.table import Methods, Selection
@@ -102,31 +102,48 @@ def test_quiet_says_only_what_differs() -> None:
     ]
 
 
-def test_what_was_not_proven_and_what_was_made_before_have_names_where_asked_for() -> None:
+def test_what_is_no_difference_has_names_where_asked_for() -> None:
     spawn, forkserver = (
         FULL._replace(start_method=name, nodeid=f"a.py::test_x[{name}]", made_under="fork")
         for name in ("spawn", "forkserver")
     )
     other = spawn._replace(test="a.py::test_y", nodeid="a.py::test_y[spawn]")
+    untouched = Run(
+        "fork", "a.py::test_z", "a.py::test_z", asked=False, concerned=True, proven=True
+    )
+    rerun = untouched._replace(start_method="spawn", nodeid="a.py::test_z[spawn]")
     made = results(
         (FULL._replace(proven=False), "passed"),
         *((spawn, "failed"), (forkserver, "failed"), (other, "failed")),
+        *((untouched._replace(other_processes=2), "passed"), (rerun, "failed")),
     )
+    made.notes.control["a.py::test_z"] = "failed"
+    why, command = "--pdb needs the terminal", "pytest --start-method=spawn --pdb"
+    made.notes.not_run.append(NotRun("spawn", why, ("a.py::test_w",), command))
     assert told(made)[5:] == [
         "not proven: no process by the start method (1 run, -v names them)",
-        "made at import under fork: run --start-method=spawn alone",
-        "    (2 runs, -v names them)",
-        "made at import under fork: run --start-method=forkserver alone",
-        "    (1 run, -v names them)",
+        "made under fork: run --start-method=spawn alone (2 runs, -v names them)",
+        "made under fork: run --start-method=forkserver alone (1 run, -v names them)",
+        "doesn't run alone: under fork it fails there, too (1 run, -v names them)",
+        "2 processes by a start method that the test chose (1 run, -v names them)",
+        "not run under spawn: --pdb needs the terminal (1 run, -v names them)",
+        "    pytest --start-method=spawn --pdb",
     ]
     assert told(made, verbosity=1)[5:] == [
         "not proven: no process by the start method (1 run)",
         "    a.py::test_x[fork]",
-        "made at import under fork: run --start-method=spawn alone (2 runs)",
+        "made under fork: run --start-method=spawn alone (2 runs)",
         "    a.py::test_x[spawn]",
         "    a.py::test_y[spawn]",
-        "made at import under fork: run --start-method=forkserver alone (1 run)",
+        "made under fork: run --start-method=forkserver alone (1 run)",
         "    a.py::test_x[forkserver]",
+        "doesn't run alone: under fork it fails there, too (1 run)",
+        "    a.py::test_z[spawn]",
+        "2 processes by a start method that the test chose (1 run)",
+        "    a.py::test_z",
+        "not run under spawn: --pdb needs the terminal (1 run)",
+        "    pytest --start-method=spawn --pdb",
+        "    a.py::test_w",
     ]
 
 
@@ -179,7 +196,7 @@ def test_markdown_tells_the_same_and_shows_each_text_as_it_is() -> None:
         "",
         "- `` test_y[a|`b`-fork] ``",
         "",
-        "### Made at import under fork: run --start-method=spawn alone",
+        "### Made under fork: run --start-method=spawn alone",
         "",
         "- `test_z[spawn]`",
         "",

@@ -1,4 +1,4 @@
-"""What does a machine read of the results?"""
+"""Writes the results to a file, and reads them back."""
 
 from __future__ import annotations
 
@@ -6,14 +6,34 @@ import json
 import platform
 import sys
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_startmethod.record import Run
 from pytest_startmethod.report import summary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_startmethod.report.results import Results
+    from pytest_startmethod.report.results import Result, Results
+
+OF_RUN = ("nodeid", "asked", "concerned", "processes", "other_processes", "proven")
+OF_RESULT = ("outcome", "duration", "last_line", "runs_alone", "hint", "made_under", *OF_RUN)
+
+
+class Report(NamedTuple):
+    """What a JSON report says, as far as it matters to others."""
+
+    platform: str
+    python: str
+    start_methods: tuple[str, ...]
+    tests: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """By test and start method."""
+    other_failures: Mapping[str, str]
+
+
+class ReportError(Exception):
+    """A file isn't a report that can be read; the text is the whole message."""
 
 
 def problem(path: Path) -> str:
@@ -25,39 +45,80 @@ def problem(path: Path) -> str:
         return f"can't write {str(path)!r}: {error.strerror}"
 
 
-def write(path: Path, results: Results, pytest_version: str) -> None:
-    """Write the results as Markdown where the path ends in ``.md``, else as JSON."""
+def write(path: Path, results: Results, known: Mapping[str, Any]) -> None:
+    """Write the results as Markdown where the path ends in ``.md``, else as JSON.
+
+    `known` says of the JSON report what the results are of.
+    """
     if path.suffix == ".md":
         text = summary.markdown(results)
     else:
-        text = json.dumps(as_dict(results, pytest_version), indent=2) + "\n"
+        text = json.dumps({**known, "tests": tests(results)}, indent=2) + "\n"
     # A failure's text may hold what isn't Unicode.
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def as_dict(results: Results, pytest_version: str) -> dict[str, Any]:
-    """Return the results as plain values; durations are in seconds."""
+def of_this_process(results: Results, pytest_version: str) -> dict[str, Any]:
+    """Return what a JSON report says of a run of pytest."""
     return {
         "platform": sys.platform,
         "python": platform.python_version(),
         "pytest": pytest_version,
         "pytest-startmethod": version("pytest-startmethod"),
-        "tests": [
-            {
-                "test": next(iter(runs.values())).run.test,
-                "start_methods": {
-                    name: {
-                        "outcome": result.outcome,
-                        "processes": result.run.processes,
-                        "proven": result.run.proven,
-                        "made_under": result.run.made_under,
-                        "duration": result.seconds,
-                        "last_line": result.last_line,
-                        "hint": result.run.hint,
-                    }
-                    for name, result in runs.items()
-                },
-            }
-            for runs in results.tests()
-        ],
+        "start_methods": list(results.selected),
+        "other_failures": results.notes.other_failures,
     }
+
+
+def tests(results: Results) -> list[dict[str, Any]]:
+    """Return the tests as plain values; durations are in seconds."""
+    return [
+        {
+            "test": next(iter(runs.values())).run.test,
+            "start_methods": {name: _plain(results, result) for name, result in runs.items()},
+        }
+        for runs in results.tests()
+    ]
+
+
+def _plain(results: Results, result: Result) -> dict[str, Any]:
+    run = result.run
+    return {
+        "outcome": result.outcome,
+        **{name: getattr(run, name) for name in OF_RUN},
+        "made_under": run.made_under,
+        "runs_alone": not results.ends_so_anyway(result),
+        "duration": result.seconds,
+        "last_line": result.last_line,
+        "hint": run.hint,
+    }
+
+
+def read(path: Path) -> Report:
+    """Read a JSON report. Raises `ReportError`."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if "combined" in known:
+            raise ReportError(f"{str(path)!r} is a combined report: name those it was made of")
+        for of in known["tests"]:
+            for told in of["start_methods"].values():
+                _ = [told[name] for name in OF_RESULT]
+        return Report(
+            known["platform"],
+            known["python"],
+            tuple(known["start_methods"]),
+            {of["test"]: of["start_methods"] for of in known["tests"]},
+            known["other_failures"],
+        )
+    except OSError as error:
+        raise ReportError(f"can't read {str(path)!r}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ReportError(
+            f"{str(path)!r} is no JSON report of pytest --start-method-report=PATH"
+        ) from None
+
+
+def run_of(test: str, label: str, told: Mapping[str, Any]) -> Run:
+    """Return the record of a run by what a JSON report says of it."""
+    known = {name: told[name] for name in OF_RUN}
+    return Run(label, test, hint=told["hint"], made_under=told["made_under"], **known)

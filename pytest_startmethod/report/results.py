@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.record import OUTCOMES
+from pytest_startmethod.record import OUTCOMES, Notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,11 +33,15 @@ class Result:
 class Results:
     """All that ended so far, by test and start method."""
 
-    def __init__(self, selected: Sequence[str]) -> None:
+    def __init__(self, selected: Sequence[str], notes: Notes | None = None) -> None:
         self.selected = tuple(selected)
+        self.notes = notes or Notes()
         self.by_test: dict[str, dict[str, Result]] = {}
         self.places: dict[str, int] = {}
         """Of each test in the order of collection, where tests end in another order."""
+        self.depends_on = "the start method"
+        self.not_by_method: set[tuple[str, str]] = set()
+        """The tests and start methods of which a report says that the method isn't the reason."""
 
     def add(
         self, run: Run, outcome: str, seconds: float, last_line: str = "", place: int = 0
@@ -61,10 +65,10 @@ class Results:
             result.last_line = result.last_line or last_line
 
     def tests(self) -> list[dict[str, Result]]:
-        """Return the results by start method of each test that ran under one, as collected."""
+        """Return the results by start method of each test that depends on it, as collected."""
         tests = sorted(self.by_test, key=lambda test: self.places.get(test, 0))
         by_method = [dict(sorted(self.by_test[test].items(), key=self._column)) for test in tests]
-        return list(filter(None, by_method))
+        return [runs for runs in by_method if any(_counts(result) for result in runs.values())]
 
     def table(self) -> list[Row]:
         """Return a row for each start method, in run order."""
@@ -79,24 +83,51 @@ class Results:
 
     def differing(self) -> list[dict[str, Result]]:
         """Return the tests whose outcome depends on the start method."""
-        tests = [{n: r for n, r in runs.items() if not r.made_before} for runs in self.tests()]
+        tests = [
+            {name: r for name, r in runs.items() if not (r.made_before or self.ends_so_anyway(r))}
+            for runs in self.tests()
+        ]
         return [runs for runs in tests if _differs(runs.values())]
 
     def made_before(self) -> list[Result]:
         """Return the runs that failed by what was made before, under another start method."""
         return [result for result in self._results() if result.made_before]
 
+    def not_alone(self) -> list[Result]:
+        """Return the runs that ended so because the other tests of the suite didn't run."""
+        return [result for result in self._results() if self.ends_so_anyway(result)]
+
     def unproven(self) -> list[Result]:
         """Return the runs that passed without a process started by their method.
 
-        And the tests that ran once only, by the processes of a wider fixture: those of one method.
+        But not those of a test that only asked which method is the default.
         """
         passed = [result for result in self._results() if result.outcome == "passed"]
-        return [r for r in passed if not r.run.proven or self._ran_once(r.run)]
+        return [r for r in passed if not r.run.proven and self._starts_processes(r.run)]
 
-    def _ran_once(self, run: Run) -> bool:
-        several = len(self.selected) > 1
-        return several and run.used and not run.asked and len(self.by_test[run.test]) == 1
+    def others(self) -> list[Result]:
+        """Return the tests that started processes by another start method than the default."""
+        results = (result for runs in self.by_test.values() for result in runs.values())
+        return [result for result in results if result.run.other_processes]
+
+    def _starts_processes(self, run: Run) -> bool:
+        first = self._first(run)
+        return run.asked or (first is not None and first.run.proven)
+
+    def ends_so_anyway(self, result: Result) -> bool:
+        """Return whether a run in a session ended as one under the first start method there."""
+        run, first = result.run, self._first(result.run)
+        if (run.test, run.start_method) in self.not_by_method:
+            return True
+        if run.asked or first is result or result.outcome not in ("failed", "skipped"):
+            return False
+        is_as_first = first is not None and first.outcome == result.outcome
+        return not is_as_first and self.notes.control.get(run.test) == result.outcome
+
+    def _first(self, run: Run) -> Result | None:
+        """Return the result of a test in pytest's own process."""
+        runs = self.by_test[run.test].values()
+        return next((result for result in runs if result.run.nodeid == run.test), None)
 
     def _column(self, named: tuple[str, Result]) -> int:
         name, _ = named
@@ -114,6 +145,10 @@ class Row:
         self.outcomes: Counter[str] = Counter()
         self.processes = 0
         self.seconds = 0.0
+
+
+def _counts(result: Result) -> bool:
+    return result.run.asked or result.run.concerned
 
 
 def _differs(results: Iterable[Result]) -> bool:

@@ -43,18 +43,17 @@ def header(selection: Selection) -> str:
 def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
     """Return the lines of the terminal summary; none where no test ran under a start method."""
     table, differing = results.table(), results.differing()
-    if not table or (verbosity < 0 and not differing):
+    listed = notes(results)
+    if not (table or listed) or (verbosity < 0 and not differing):
         return
     yield Line("start methods", {}, "=")
     if verbosity >= 0:
-        yield from _table(table)
-        unproven = results.unproven()
-        if unproven:
-            yield from _listed(UNPROVEN, unproven, verbosity, width)
-        for text, failed in _made_before(results.made_before()).items():
-            yield from _listed(text, failed, verbosity, width)
+        if table:
+            yield from _table(table)
+        for note in listed:
+            yield from _listed(note, verbosity, width)
     if differing:
-        yield Line("outcome depends on the start method", {}, "-")
+        yield Line(f"outcome depends on {results.depends_on}", {}, "-")
         for runs in differing[:IN_FULL]:
             yield from _differing(runs, width)
         if len(differing) > IN_FULL:
@@ -75,23 +74,48 @@ def _table(rows: Iterable[Row]) -> Iterator[Line]:
         yield Line(text, {"red": True} if row.outcomes["failed"] else {"green": True})
 
 
-def _listed(text: str, results: list[Result], verbosity: int, width: int) -> Iterator[Line]:
-    number = "1 run" if len(results) == 1 else f"{len(results)} runs"
-    note = f"({number}{'' if verbosity > 0 else ', -v names them'})"
-    for part in _on_one_line(text, note, " ", width):
-        yield Line(part, {"yellow": True})
-    if verbosity > 0:
-        yield from (Line(f"    {_end(result.run.nodeid, width - 4)}", {}) for result in results)
+class Note(NamedTuple):
+    """What is said of runs that are no differences."""
+
+    text: str
+    nodeids: tuple[str, ...]
+    command: str = ""
 
 
-def _made_before(results: list[Result]) -> dict[str, list[Result]]:
-    """Return the results by how they came about."""
-    found: dict[str, list[Result]] = {}
-    for result in results:
+def notes(results: Results) -> list[Note]:
+    """Return what is said of runs that are no differences."""
+    found: dict[str, list[str]] = {}
+    for result in results.unproven():
+        found.setdefault(UNPROVEN, []).append(result.run.nodeid)
+    for result in results.made_before():
         made_under, method = result.run.made_under, result.run.start_method
-        text = f"made at import under {made_under}: run --start-method={method} alone"
-        found.setdefault(text, []).append(result)
-    return found
+        text = f"made under {made_under}: run --start-method={method} alone"
+        found.setdefault(text, []).append(result.run.nodeid)
+    for result in results.not_alone():
+        ends = "fails" if result.outcome == "failed" else "is skipped"
+        text = f"doesn't run alone: under {results.selected[0]} it {ends} there, too"
+        found.setdefault(text, []).append(result.run.nodeid)
+    others = results.others()
+    if number := sum(result.run.other_processes for result in others):
+        text = f"{number} process{'es' if number > 1 else ''} by a start method that the test chose"
+        found[text] = [result.run.nodeid for result in others]
+    not_run = results.notes.not_run
+    return [
+        *(Note(text, tuple(nodeids)) for text, nodeids in found.items()),
+        *(Note(f"not run under {n.start_method}: {n.reason}", n.tests, n.command) for n in not_run),
+    ]
+
+
+def _listed(listed: Note, verbosity: int, width: int) -> Iterator[Line]:
+    nodeids = listed.nodeids
+    number = "1 run" if len(nodeids) == 1 else f"{len(nodeids)} runs"
+    note = f"({number}{'' if verbosity > 0 else ', -v names them'})"
+    for part in _on_one_line(listed.text, note, " ", width):
+        yield Line(part, {"yellow": True})
+    if listed.command:  # as long as it is: it is to be typed
+        yield Line(f"    {listed.command}", {})
+    if verbosity > 0:
+        yield from (Line(f"    {_end(nodeid, width - 4)}", {}) for nodeid in nodeids)
 
 
 def _differing(runs: Mapping[str, Result], width: int) -> Iterator[Line]:
@@ -148,16 +172,15 @@ def markdown(results: Results) -> str:
         "|---|" + "--:|" * (len(OUTCOMES) + 2),
         *rows,
     ]
-    listed = {UNPROVEN: results.unproven(), **_made_before(results.made_before())}
-    for title, found in listed.items():
-        if found:
-            runs = [f"- {_code(result.run.nodeid)}" for result in found]
-            text += ["", f"### {title[0].upper()}{title[1:]}", "", *runs]
+    for title, nodeids, command in notes(results):
+        runs = [f"- {_code(nodeid)}" for nodeid in nodeids]
+        by_hand = [_code(command), ""] if command else []
+        text += ["", f"### {title[0].upper()}{title[1:]}", "", *by_hand, *runs]
     differing = results.differing()
     if differing:
         text += [
             "",
-            "### Outcome depends on the start method",
+            f"### Outcome depends on {results.depends_on}",
             "",
             "| test | outcome | |",
             "|---|---|---|",

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod.record import ASKS
+from pytest_startmethod.record import ASKS, Run
 from pytest_startmethod.registration import register
 from pytest_startmethod.report import collector
-from pytest_startmethod.runs.reruns import PLAN, RUN, Again
 from pytest_startmethod.selection import contexts, marker
 from pytest_startmethod.settings import SETTINGS
+from pytest_startmethod.system import System
 from pytest_startmethod.watch.watcher import Watch
 
 if TYPE_CHECKING:
-    from pytest_startmethod.selection.table import Selection
+    from collections.abc import Generator
 
 
 def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
@@ -25,17 +25,16 @@ def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
     properties = {name: ("start_method", name) for name in chosen.methods.known}
     kept: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
-    asked = planned = False
+    asked = False
     for item in tests:
-        method, plan, number = _own(item, chosen)
-        asked, planned = asked or method is not None, planned or bool(plan)
-        deselected.extend([item] * number)
-        if not number or plan:
-            kept.append(item)
+        if marker.is_marked(item):
+            marker.complete(item)
+        method = marker.start_method(item)
+        is_deselected = method is not None and method not in chosen.not_deselected
+        (deselected if is_deselected else kept).append(item)
         if method is not None:
+            asked = True
             item.keywords[ASKS] = True
-        elif plan is not None:
-            item.stash[PLAN] = plan
         else:
             method = default
             if no_default:
@@ -45,28 +44,9 @@ def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         tests[:] = kept
-    if asked:
+    if asked or default:
         collector.register(config)
-    if asked or planned or default:
-        running = Running(config)
-        register(config, running, "startmethod-running")
-        if planned or len(chosen.process_defaults) > 1:
-            register(config, Again(running, chosen.process_defaults), "startmethod-again")
-
-
-def _own(item: pytest.Item, chosen: Selection) -> tuple[str | None, list[Any] | None, int]:
-    """Return an item's start method or runs, where it has its own, and how many are deselected."""
-    marked = marker.is_marked(item)
-    if marked:
-        marker.inject(item)
-    method = marker.start_method(item)
-    if method is not None:
-        return method, None, int(method not in chosen.not_deselected)
-    if not marked or not isinstance(item, pytest.Function):
-        return None, None, 0
-    runs = marker.runs(item, needs_default=True)
-    selected = [run for run in runs if run.values[0] in chosen.not_deselected]
-    return None, selected, len(runs) - len(selected)
+        register(config, Running(config), "startmethod-running")
 
 
 class Running:
@@ -83,30 +63,24 @@ class Running:
         # What the process-wide default was before the tests under a start method that run now.
         self._before: contexts.Default | None = None
         self._watch = Watch(config, settings.contexts.values(), settings.stall_timeout)
-        self.done: pytest.Item | None = None
-        """An item whose runs are all over."""
+        # The test that runs, where it asks for nothing.
+        self._untouched: pytest.Item | None = None
+        self._is_concerned = False
 
-    def starts_processes(self) -> bool:
-        """Tell whether the test that runs started one through the process-wide default."""
-        return self._watch.used_default
-
-    # No wrapper, and nothing after the test: all tests pay for it, and few start a process.
+    # No wrapper: all tests pay for it, and few start a process.
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> bool | None:
         """Let a test run with its process-wide default, whatever was done to it before."""
-        if item is self.done:
-            return True
         own = marker.start_method(item)
-        run = item.stash[RUN] if RUN in item.stash else None  # noqa: SIM401 (get() takes longer)
-        # A marked unittest.TestCase isn't parametrized, and its fixtures may ask all the same.
-        self._test.parameter = run.start_method if run and PLAN in item.stash else own
-        method = run.start_method if run else own or self._unasked
+        self._test.parameter = own
+        self._untouched, self._is_concerned = (item if own is None else None), False
+        method = own or self._unasked
         if method is None:
             self._leave()
             return None
-        sets_default = run or (own and marker.asks_for_default(item))
+        sets_default = own is not None and marker.asks_for_default(item)
         default = self._defaults.get(method) if sets_default else self._default
         if self._before is None:
             self._before = contexts.Default.current()
@@ -116,11 +90,35 @@ class Running:
         return None
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Tell of a test that asks for nothing whether it depends on the process-wide default.
+
+        It used a process of that start method, or pinned the default, as who asks for it does.
+        """
+        item = self._untouched
+        if item is None or self._unasked is None:
+            return
+        if not self._is_concerned:
+            pinned = System.get_start_method(allow_none=True)
+            self._is_concerned = self._watch.used_default or pinned is not None
+        if self._is_concerned:
+            run = Run.told_by(report) or Run(self._unasked, report.nodeid, report.nodeid)
+            run._replace(asked=False, concerned=True, path=str(item.path)).tell(report)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Put the process-wide default back before anything follows the tests."""
+        result = yield
+        self._leave()
+        return result
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """Put the process-wide default back, for others who look at it."""
         self._leave()
 
     def _leave(self) -> None:
+        self._untouched = None
         self._watch.end()
         if self._before is not None:
             self._before.restore()

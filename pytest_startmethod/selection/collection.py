@@ -58,18 +58,25 @@ class Collection:
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Find bad markers on a `unittest.TestCase`, whose tests pytest doesn't parametrize."""
+        """Make the runs of a `unittest.TestCase`, whose tests pytest doesn't parametrize."""
         report = yield
         unittest = sys.modules.get("unittest")  # as it is wherever there is a TestCase
         if unittest is None or not isinstance(collector, pytest.Class):
             return report
+        if not issubclass(collector.obj, unittest.TestCase):
+            return report
+        made: list[pytest.Item | pytest.Collector] = []
         try:
-            for test in report.result if issubclass(collector.obj, unittest.TestCase) else ():
+            for test in report.result:
                 if isinstance(test, pytest.Function) and marker.is_marked(test):
-                    marker.runs(test, needs_default=True)
+                    made += marker.runs_of_unittest(test)
                     self._concerned = True
+                else:
+                    made.append(test)
         except pytest.fail.Exception as error:
             report.outcome, report.longrepr, report.result = "failed", str(error), []
+        else:
+            report.result = made
         return report
 
     @pytest.hookimpl(trylast=True)

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from pytest_startmethod.record import with_method
 from pytest_startmethod.selection import table
 from pytest_startmethod.settings import SETTINGS
 
@@ -18,6 +19,9 @@ MARKER_HELP = (
 )
 
 INJECTED = ("start_method", "default_start_method")
+
+# The start method that an item of a `unittest.TestCase` was made for.
+METHOD: pytest.StashKey[str] = pytest.StashKey()
 
 ParameterSet = type(pytest.param())
 
@@ -39,23 +43,64 @@ def is_marked(item: pytest.Item) -> bool:
 
 
 def start_method(item: pytest.Item) -> str | None:
-    """Return the start method that the plugin parametrized a test with."""
+    """Return the start method that the plugin made a test's run for."""
     callspec = getattr(item, "callspec", None)  # only where the test is parametrized
-    method = callspec.params.get("start_method") if callspec else None
-    return str(method) if isinstance(method, StartMethod) else None
+    if callspec is not None:
+        method = callspec.params.get("start_method")
+        return str(method) if isinstance(method, StartMethod) else None
+    return item.stash[METHOD] if METHOD in item.stash else None  # noqa: SIM401 (get() takes longer)
 
 
 def asks_for_default(item: pytest.Item) -> bool:
     """Tell whether a test's start method is to be the process-wide default."""
+    if METHOD in item.stash:
+        return True
     return "default_start_method" in fixtures(item) and start_method(item) is not None
 
 
-def inject(item: pytest.Item) -> None:
-    """Give a marked test that asks for none of the fixtures what it was parametrized with.
+def runs_of_unittest(test: pytest.Function) -> list[pytest.Function]:
+    """Return an item for each run of a marked method of a `unittest.TestCase`.
 
-    pytest drops a name that only ``pytest_generate_tests`` added (seen on pytest 8.0 to 9.2).
+    pytest doesn't parametrize those.
     """
-    if start_method(item) is not None and "start_method" not in fixtures(item):
+    assert test.parent is not None  # as every item has one
+    made = []
+    for param in runs(test, needs_default=True):
+        method = param.values[0]
+        name = with_method(test.name, method)
+        # Not by its argument `originalname`: pytest 9.2 then makes that the node id.
+        run = type(test).from_parent(test.parent, name=name, callobj=test.obj)
+        run.originalname = test.originalname
+        _split_id(run)
+        run.stash[METHOD] = str(method)
+        for mark in param.marks:
+            run.add_marker(getattr(pytest.mark, mark.name)(*mark.args, **mark.kwargs))
+        made.append(run)
+    return made
+
+
+def _split_id(run: pytest.Item) -> None:
+    """Let the start method be the part of a node id that holds parameters.
+
+    pytest 9.2 has node ids in parts, and --lf and --sw compare those. Private, since 9.2; where it
+    is missing, as before, ids are text; where it is renamed, --lf doesn't find these items.
+    """
+    parts = getattr(run, "_id", None)
+    if parts is not None and hasattr(parts, "parse"):
+        run._id = parts.parse(run.nodeid)  # noqa: SLF001 (see above)
+
+
+def complete(item: pytest.Item) -> None:
+    """Make a marked test ready to run.
+
+    One that asks for none of the fixtures gets what it was parametrized with: pytest drops a name
+    that only ``pytest_generate_tests`` added (seen on pytest 8.0 to 9.2). And pytest looks for a
+    method of a `unittest.TestCase` by the name of the item.
+    """
+    if METHOD in item.stash and isinstance(item, pytest.Function):
+        _ = item.location  # which pytest keeps from here on: it has the start method in it
+        item.name = item.originalname
+    elif start_method(item) is not None and "start_method" not in fixtures(item):
         fixtures(item)[:0] = INJECTED
 
 

@@ -12,8 +12,7 @@ import pytest
 from pytest_startmethod import registration
 from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
-from pytest_startmethod.report import collector
-from pytest_startmethod.runs import reruns
+from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
 from pytest_startmethod.watch import findings, hints, owners, reaper, severity, stall
 from pytest_startmethod.watch.recorder import Recorder
@@ -60,9 +59,13 @@ class Watch:
 
         It started one, or was served by one.
         """
+        if self._used:
+            return True
+        if self._test is None:
+            return False
         with self.guard:
-            return self._used or self._uses_own()
-        return True
+            return self._uses_own()
+        return True  # what can't be told is run again
 
     def begin(
         self, item: pytest.Item, nextitem: pytest.Item | None, method: str, expected: str
@@ -117,7 +120,7 @@ class Watch:
         item = self._item
         if item is None or self._test is not None or self._recorder is None:
             return
-        if self._recorder.children or reruns.RUN in item.stash:
+        if self._recorder.children or marker.METHOD in item.stash:
             with self.guard:
                 self._begin(item, self._recorder)
 
@@ -127,8 +130,7 @@ class Watch:
             registration.register(self._config, self, NAME)
             self._config.add_cleanup(self._launcher.uninstall)
             self._launcher.install()
-            collector.register(self._config)
-        run = reruns.run(item, self._method)
+        run = _run(item, self._method)
         self._test = WatchedTest(item, run, self._expected, self._find_modules(item))
         if self._stall is not None:
             self._stall.enter(begin=bool(recorder.children))
@@ -298,8 +300,12 @@ class Watch:
         proven = any(c.is_started_by(test.expected) for c in (*own, *used)) or (
             self._used and not test.run.asked
         )
+        others = sum(not child.is_started_by(test.expected) for child in test.children)
         test.run = test.run._replace(
-            processes=len(test.children), proven=proven, used=bool(used) or self._used
+            processes=len(test.children),
+            other_processes=others,
+            proven=proven,
+            used=bool(used) or self._used,
         )
 
     def _explain(
@@ -319,8 +325,9 @@ class Watch:
         if text:
             report.sections.append((f"processes under {test.expected}", "\n".join(text)))
         made = hints.refused_lock(error)
-        before = hint == hints.OTHER_METHOD and (made is None or recorder.is_older(made))
-        made_under = test.run.first if before else ""
+        before = made is not None and recorder.is_older(made)
+        # Only a lock of a fork context refuses to go to another process.
+        made_under = "fork" if before and test.run.asked else ""
         test.run = test.run._replace(hint=hint, made_under=made_under)
 
     def _find_modules(self, item: pytest.Item) -> list[ModuleType]:
@@ -380,3 +387,11 @@ class Watch:
 
 def _is_conftest(module: ModuleType) -> bool:
     return module.__name__.rpartition(".")[2] == "conftest"
+
+
+def _run(item: pytest.Item, method: str) -> Run:
+    """Return the run of an item, by its start method."""
+    own, nodeid = marker.start_method(item), item.nodeid
+    if own is not None:
+        return Run(own, without_method(nodeid, own), nodeid)
+    return Run(method, nodeid, nodeid, asked=False)

@@ -1,0 +1,8 @@
+"""What ``python -m pytest_startmethod`` runs."""
+
+import sys
+
+from pytest_startmethod.report.combine import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

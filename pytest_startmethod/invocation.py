@@ -1,0 +1,11 @@
+"""How was pytest started? Copied before a conftest or test can change it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+ENVIRONMENT = dict(os.environ)
+SYS_PATH = tuple(sys.path)
+ARGV = tuple(sys.argv)
+EXECUTABLE = sys.executable

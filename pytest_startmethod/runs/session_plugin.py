@@ -1,0 +1,125 @@
+"""Makes a pytest process a session of another: a plugin that only such a process loads."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+OFF: dict[str, Any] = {
+    # The first pytest counts failures, remembers them and writes the reports.
+    "maxfail": 0,
+    "lf": False,
+    "failedfirst": False,
+    "newfirst": False,
+    "stepwise": False,
+    "cacheclear": False,
+    "pastebin": None,
+    "start_method_report": None,
+    # It distributes nothing either.
+    "numprocesses": None,
+    "dist": "no",
+    "tx": [],
+    "looponfail": False,
+}
+ON: dict[str, Any] = {
+    "continue_on_collection_errors": True,
+    "no_header": True,
+    "no_summary": True,
+    "log_file_mode": "a",  # the first pytest holds the file open
+    "cov_append": True,  # what was measured so far is to stay
+}
+PR_SET_PDEATHSIG = 1
+
+TOLD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+REDIRECTED: pytest.StashKey[contextlib.ExitStack] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option by which the process is told everything: nobody types it."""
+    parser.addoption("--startmethod-session", type=int, help=argparse.SUPPRESS)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config,
+) -> Generator[None, object, object]:
+    """Select the session's start method, whatever the command line and the ini select."""
+    told = _told(early_config.known_args_namespace.startmethod_session)
+    _end_with(told["parent"])
+    for descriptor in (told["writer"], told["log"]):
+        os.set_inheritable(descriptor, False)
+    early_config.stash[TOLD] = told
+    _change(early_config.known_args_namespace, told)  # which pytest-cov already goes by
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """Look like a worker of pytest-xdist, so that plugins write no reports of their own."""
+    from pytest_startmethod.runs import relay, session_tests
+
+    told = config.stash[TOLD]
+    if not hasattr(config.option, "start_method"):
+        raise pytest.UsageError("pytest-startmethod isn't loaded by the same command line")
+    _change(config.option, told)
+    config.workerinput = told["workerinput"]  # type: ignore[attr-defined]
+    config.workeroutput = {}  # type: ignore[attr-defined]
+    config.pluginmanager.register(
+        relay.Relay(config, told["writer"], told["log"]), "startmethod-relay"
+    )
+    config.pluginmanager.register(session_tests.SessionTests(told["tests"]), "startmethod-tests")
+    if not told["shows"]:
+        return (yield)
+    # What tests print is shown, and what the terminal reporter writes is not: it takes its file
+    # before the session starts.
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.ExitStack() as redirected:  # noqa: PTH123 (no path)
+        redirected.enter_context(contextlib.redirect_stdout(nowhere))
+        config.stash[REDIRECTED] = redirected
+        return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let tests print."""
+    if REDIRECTED in session.config.stash:
+        session.config.stash[REDIRECTED].close()
+
+
+def _change(options: argparse.Namespace, told: dict[str, Any]) -> None:
+    """Set what a session doesn't take over from the command line."""
+    known = vars(options)
+    changed = {**OFF, **ON, "start_method": [told["start_method"]]}
+    if told["basetemp"]:
+        changed["basetemp"] = told["basetemp"]
+    known.update((name, value) for name, value in changed.items() if name in known)
+
+
+def _told(descriptor: int) -> dict[str, Any]:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, encoding="ascii") as file:
+        told: dict[str, Any] = ast.literal_eval(file.read())
+    return told
+
+
+def _end_with(parent: int) -> None:
+    """Let the kernel end this process when the first pytest ends without a word.
+
+    Elsewhere than on Linux it ends with its next report.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(ImportError, OSError, AttributeError):  # a Python without ctypes
+            import ctypes
+
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

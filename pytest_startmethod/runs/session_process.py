@@ -1,0 +1,143 @@
+"""Starts and ends a pytest process, and reads what it sends."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import tempfile
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pytest_startmethod import invocation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+# What the process runs. Before sys.path is right it imports nothing: the working directory comes
+# first there, and may have modules by any name.
+BOOT = """
+import sys
+with open(int(sys.argv[1]), encoding="ascii", closefd=False) as file:
+    told = eval(file.read())
+sys.path[:], sys.argv[:] = told["sys_path"], told["argv"]
+import pytest
+sys.exit(pytest.main(told["args"]))
+"""
+PLUGIN = "pytest_startmethod.runs.session_plugin"
+LAST_LINES = 100  # what faulthandler writes of pytest's stack has some 50
+
+
+class SessionProcess:
+    """A pytest process of its own: `told` is what its plugin needs to know, as plain values."""
+
+    def __init__(
+        self,
+        told: Mapping[str, Any],
+        args: Sequence[str],
+        folder: Path,
+        *,
+        environment: Mapping[str, str],
+        shows: bool,
+    ) -> None:
+        self.ended = False
+        """Whether it said that it is through."""
+        self.is_closed = False
+        """Whether nothing more can come."""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the process)
+        self._unread = b""
+        self._reader, writer = os.pipe()
+        with tempfile.TemporaryFile() as file:
+            known = {
+                **told,
+                "sys_path": list(invocation.SYS_PATH),
+                "argv": list(invocation.ARGV),
+                "args": ["-p", PLUGIN, f"--startmethod-session={file.fileno()}", *args],
+                "writer": writer,
+                "log": self._log.fileno(),
+                "shows": shows,
+                "parent": os.getpid(),
+            }
+            file.write(ascii(known).encode("ascii"))
+            file.seek(0)
+            output = None if shows else self._log
+            try:
+                self._process = subprocess.Popen(
+                    [invocation.EXECUTABLE, *_flags(), "-c", BOOT, str(file.fileno())],
+                    cwd=folder,
+                    env={**invocation.ENVIRONMENT, **environment},
+                    pass_fds=[writer, self._log.fileno(), file.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                )
+            except BaseException:
+                os.close(self._reader)
+                self._log.close()
+                raise
+            finally:
+                os.close(writer)
+
+    def fileno(self) -> int:
+        """Return what to wait for: a file that something is to be read from."""
+        return self._reader
+
+    def read(self) -> list[list[Any]]:
+        """Return the messages that have come, without waiting; the end is noted, too."""
+        messages = []
+        while not self.is_closed and select.select([self], [], [], 0)[0]:
+            data = os.read(self._reader, 1 << 16)
+            self.is_closed = not data
+            *lines, self._unread = (self._unread + data).split(b"\n")
+            messages += [json.loads(line) for line in lines]
+            self.ended = bool(messages) and messages[-1][0] == "end"
+            self.is_closed = self.is_closed or self.ended
+        return messages
+
+    def is_over(self) -> bool:
+        """Return whether nothing more will come: children that it left may hold the pipe."""
+        return self.is_closed or self._process.poll() is not None
+
+    def end(self, *signals: int, patience: float = 10.0) -> str:
+        """End it, first by these signals, and return how it ended."""
+        ways = (*signals, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+        for number in ways if signals else (0, *ways):
+            if number and self._process.poll() is None:
+                self._process.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience)
+                break
+        os.close(self._reader)
+        return _ending(self._process.returncode)
+
+    def last_lines(self, start: int = 0) -> str:
+        """Return the last lines that it printed from here on; call this after its end, and once."""
+        with self._log:
+            size = self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(start, size - (1 << 16)))
+            text = self._log.read().decode(errors="replace")
+        return "\n".join(text.rstrip().splitlines()[-LAST_LINES:])
+
+
+def wait(processes: Iterable[SessionProcess], seconds: float) -> None:
+    """Wait until one of these sends something."""
+    select.select([process for process in processes if not process.is_closed], [], [], seconds)
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        with suppress(ValueError):  # a number that is no signal here
+            return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _flags() -> list[str]:
+    """Return the interpreter's own options, such as ``-X dev``.
+
+    Private, and the same from Python 3.2 to 3.15; where it goes missing there are none.
+    """
+    flags = getattr(subprocess, "_args_from_interpreter_flags", list)
+    return list(flags())

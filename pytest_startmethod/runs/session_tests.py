@@ -1,0 +1,58 @@
+"""Collects the given tests alone, in the given order."""
+
+from __future__ import annotations
+
+import os
+from inspect import isfunction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+
+class SessionTests:
+    """The hooks that select the tests of a session: `tests` are paths by node id, in order."""
+
+    def __init__(self, tests: Mapping[str, str]) -> None:
+        self._places = {nodeid: place for place, nodeid in enumerate(tests)}
+        self._paths = {Path(path) for path in tests.values()}
+        self._folders = {folder for path in self._paths for folder in path.parents}
+        parts = (part for nodeid in tests for part in nodeid.split("::"))
+        self._names = {part.partition("[")[0] for part in parts}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Drop arguments without such a test: pytest imports what they name in any case."""
+        config = session.config
+        kept = [arg for arg in config.args if self._leads_to_test(arg, config)]
+        config.args = kept or config.args
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Ignore other files and folders."""
+        wanted = collection_path in self._paths or collection_path in self._folders
+        return None if wanted else True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makeitem(self, name: str, obj: object) -> list[pytest.Item] | None:
+        """Make no items of other functions, which takes most of the time of a collection."""
+        return [] if isfunction(obj) and name not in self._names else None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
+        """Keep the tests, in the order in which they ran before: some plugins shuffle."""
+        result = yield
+        kept = [item for item in items if item.nodeid in self._places]
+        items[:] = sorted(kept, key=lambda item: self._places[item.nodeid])
+        return result
+
+    def _leads_to_test(self, arg: str, config: pytest.Config) -> bool:
+        name = arg.partition("::")[0].partition("[")[0]
+        path = Path(os.path.normpath(config.invocation_params.dir / name))
+        # What is no path is the name of a package, by --pyargs.
+        return not path.exists() or path in self._paths or path in self._folders

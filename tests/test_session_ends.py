@@ -1,0 +1,244 @@
+"""A session that dies or can't start fails one test or is one error, and no session is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BOTH = "--start-method=fork,spawn"
+
+SUITE = """
+import multiprocessing
+import os
+import signal
+
+import child
+import pytest
+
+def test_before():
+    child.by_process()
+
+def test_ends():
+    child.by_process()
+    if multiprocessing.get_start_method() == "spawn":
+        {end}
+
+def test_after():
+    child.by_process()
+"""
+
+
+def runs(result: pytest.RunResult) -> list[str]:
+    lines = [line.partition("::")[2].split() for line in result.outlines if "::" in line]
+    return [f"{words[0]} {words[1]}" for words in lines if words[1:] and words[1].isupper()]
+
+
+@pytest.mark.usefixtures("child_module")
+@pytest.mark.parametrize(
+    ("end", "how", "printed"),
+    [
+        ("os._exit(3)", "exit code 3", ""),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL", ""),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", "Fatal Python error: Segmentation"),
+        ("pytest.exit('enough')", "exit code 2: _pytest.outcomes.Exit: enough", ""),
+        ("raise KeyboardInterrupt", "exit code 2: KeyboardInterrupt", ""),
+    ],
+)
+def test_the_test_that_ends_its_session_fails_and_the_others_run(
+    pytester: pytest.Pytester,
+    run_watched: Callable[..., pytest.RunResult],
+    end: str,
+    how: str,
+    printed: str,
+) -> None:
+    pytester.makepyfile(test_it=SUITE.format(end=end))
+    result = run_watched("-v", BOTH, "--junitxml=junit.xml")
+    assert runs(result) == [
+        *("test_before PASSED", "test_ends PASSED", "test_after PASSED"),
+        *("test_before[spawn] PASSED", "test_ends[spawn] FAILED", "test_after[spawn] PASSED"),
+    ]
+    assert f"the session under spawn ended with {how}" in result.outlines
+    assert printed in result.stdout.str()
+    assert "test_it.py::test_ends    passed: fork    failed: spawn" in result.outlines
+    text = Path(pytester.path, "junit.xml").read_text(encoding="utf-8")
+    assert text.count('<property name="start_method" value="spawn"') == 3
+
+
+@pytest.mark.usefixtures("child_module")
+def test_a_conftest_that_fails_under_one_start_method_is_one_error(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makeconftest("""
+        import multiprocessing
+
+        if multiprocessing.get_start_method() == "spawn":
+            raise LookupError("planted")
+    """)
+    pytester.makepyfile(test_it=SUITE.format(end="pass"))
+    result = run_watched("-v", "--start-method=fork,spawn,forkserver")
+    result.assert_outcomes(passed=6, errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert any("ERROR collecting session under spawn" in line for line in result.outlines)
+    assert any("LookupError: planted" in line for line in result.outlines)
+    assert "not run under spawn: its session failed (3 runs)" in result.outlines
+    remembered = Path(pytester.path, ".pytest_cache/v/cache/lastfailed")
+    assert remembered.read_text(encoding="utf-8") == "{}"
+
+
+@pytest.mark.usefixtures("child_module")
+def test_a_plugin_that_cannot_bear_a_session_is_one_error_that_names_it(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        test_it=SUITE.format(end="pass"),
+        fussy="""
+            def pytest_configure(config):
+                if hasattr(config, "workerinput"):
+                    config.workerinput["of_fussy"]
+        """,
+    )
+    result = run_watched(BOTH, plugins=("fussy",))
+    result.assert_outcomes(passed=3, errors=1)
+    [line] = [line for line in result.outlines if "KeyError: 'of_fussy'" in line]
+    assert line.startswith("the session under spawn ended with exit code 3: KeyError")
+    assert line.endswith("fussy.py:3)")
+
+
+HANGS = """
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import child
+
+def test_hangs():
+    child.by_process()
+    if multiprocessing.get_start_method() == "spawn":
+        Path("part").write_text(str(os.getpid()))
+        Path("part").rename("hangs")
+        while True:
+            time.sleep(60)
+"""
+
+
+@pytest.mark.usefixtures("child_module")
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends the session")
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [
+        (signal.SIGINT, True),
+        (signal.SIGINT, False),
+        (signal.SIGTERM, False),
+        (signal.SIGKILL, False),
+    ],
+    ids=["SIGINT to all", "SIGINT", "SIGTERM", "SIGKILL"],
+)
+def test_no_session_outlives_pytest(
+    pytester: pytest.Pytester,
+    assert_nothing_left: Callable[[], None],
+    number: signal.Signals,
+    group: bool,
+) -> None:
+    pytester.makepyfile(test_it=HANGS)
+    command = [sys.executable, "-m", "pytest", BOTH, "-p", "no:xdist", "--junitxml=junit.xml"]
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    deadline = time.monotonic() + 50
+    while not Path("hangs").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert Path("hangs").exists()
+    os.killpg(process.pid, number) if group else process.send_signal(number)
+    output, _ = process.communicate(timeout=50)
+    assert_nothing_left()
+    if number == signal.SIGINT:
+        assert process.returncode == pytest.ExitCode.INTERRUPTED
+        assert "KeyboardInterrupt" in output
+        assert Path("junit.xml").exists()
+
+
+@pytest.mark.usefixtures("child_module")
+def test_a_test_that_its_timeout_ends_fails_alone(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytest.importorskip("pytest_timeout", reason="this run has no pytest-timeout")
+    pytester.makepyfile(test_it=SUITE.format(end="import time; time.sleep(60)"))
+    for method in ("signal", "thread"):
+        args = ("--timeout=2", f"--timeout-method={method}")
+        result = run_watched("-v", BOTH, *args, plugins=("timeout",))
+        result.assert_outcomes(passed=5, failed=1)
+        assert "test_ends[spawn] FAILED" in runs(result)
+        assert "Timeout" in result.stdout.str()
+
+
+@pytest.mark.usefixtures("child_module")
+@pytest.mark.parametrize("option", ["--pdb", "--trace"])
+def test_a_debugger_has_no_session_and_the_summary_says_so(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], option: str
+) -> None:
+    pytester.makepyfile(test_it="import child\ndef test_it():\n    child.by_process()")
+    pytester.makeconftest("""
+        import sys
+        def pytest_configure(config):
+            sys.breakpointhook = lambda *args, **kwargs: None
+            config.option.trace, config.startmethod_trace = False, config.option.trace
+        def pytest_runtestloop(session):
+            session.config.option.trace = session.config.startmethod_trace
+    """)
+    result = run_watched(BOTH, option)
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=1)
+    why = f"not run under spawn: {option} needs the terminal (1 run, -v names them)"
+    command = result.outlines[result.outlines.index(why) + 1]
+    assert command.startswith("    pytest --start-method=spawn ")
+    assert command.endswith(f" {option}")
+    assert BOTH not in command
+
+
+@pytest.mark.usefixtures("child_module")
+def test_plugin_objects_have_no_session_and_names_have(
+    pytester: pytest.Pytester, assert_nothing_left: Callable[[], None]
+) -> None:
+    pytester.makepyfile(
+        test_it="import child\ndef test_it(made):\n    child.by_process()",
+        named="import pytest\n@pytest.fixture\ndef made(): pass",
+        script=f"""
+            import sys
+
+            import named
+            import pytest
+
+            class Plugin:
+                @pytest.fixture
+                def made(self):
+                    pass
+
+            if __name__ == "__main__":
+                plugins = {{"object": Plugin(), "module": named, "string": "named"}}
+                sys.exit(pytest.main(["-p", "no:xdist", "{BOTH}"], plugins=[plugins[sys.argv[1]]]))
+        """,
+    )
+    for kind, passed in (("object", 1), ("module", 2), ("string", 2)):
+        result = pytester.runpython_c(
+            f"import sys, runpy; sys.argv[1:] = ['{kind}']; "
+            "runpy.run_path('script.py', run_name='__main__')"
+        )
+        assert result.ret == 0
+        result.assert_outcomes(passed=passed)
+        reason = "not run under spawn: pytest.main() was given plugin objects (Plugin)"
+        assert (reason in result.outlines) is (kind == "object")
+        assert ("    pytest --start-method=spawn -p no:xdist" in result.outlines) is (
+            kind == "object"
+        )
+    assert_nothing_left()
