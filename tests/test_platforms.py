@@ -112,6 +112,7 @@ def test_windows_has_spawn_and_skips_what_a_marker_names_besides(
         assert [line for line in result.outlines if line.endswith(f": {reason}")]
 
 
+@pytest.mark.needs("fork")  # a platform can be played where there is what it has
 @pytest.mark.usefixtures("suite")
 def test_illumos_has_no_forkserver(on: Callable[..., pytest.RunResult]) -> None:
     result = on(ILLUMOS)
@@ -126,6 +127,7 @@ def test_illumos_has_no_forkserver(on: Callable[..., pytest.RunResult]) -> None:
     ]
 
 
+@pytest.mark.needs("fork", "forkserver")
 @pytest.mark.usefixtures("suite")
 def test_macos_has_all_three_in_the_order_of_every_platform(
     on: Callable[..., pytest.RunResult],
@@ -145,7 +147,14 @@ def test_macos_has_all_three_in_the_order_of_every_platform(
 
 
 @pytest.mark.usefixtures("suite")
-@pytest.mark.parametrize("platform", [WINDOWS, ILLUMOS, MACOS])
+@pytest.mark.parametrize(
+    "platform",
+    [
+        WINDOWS,
+        pytest.param(ILLUMOS, marks=pytest.mark.needs("fork")),
+        pytest.param(MACOS, marks=pytest.mark.needs("fork", "forkserver")),
+    ],
+)
 def test_default_is_the_platforms_and_so_is_the_process_wide_one(
     pytester: pytest.Pytester, on: Callable[..., pytest.RunResult], platform: list[str]
 ) -> None:
@@ -168,6 +177,7 @@ def test_default_is_the_platforms_and_so_is_the_process_wide_one(
     assert "start methods: spawn (platform default: spawn)" in result.outlines
 
 
+@pytest.mark.needs("fork")
 @pytest.mark.usefixtures("suite")
 def test_all_is_what_the_platform_supports(on: Callable[..., pytest.RunResult]) -> None:
     result = on(ILLUMOS, "--start-method=all", "-k", "test_context")

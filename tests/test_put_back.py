@@ -165,7 +165,8 @@ def test_what_was_there_before_pytest_main_is_there_again(
             from multiprocessing import resource_tracker
 
             if __name__ == "__main__":
-                resource_tracker.ensure_running()  # stays on, and is no leak
+                if sys.platform != "win32":
+                    resource_tracker.ensure_running()  # stays on, and is no leak
                 arguments = ["-p", "startmethod", "-p", "impatient"]
                 arguments += ["-o", "start_method_stall_timeout=0.2"]
                 # Once before it counts, for what is imported, compiled and cached by a first run.
