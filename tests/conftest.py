@@ -23,7 +23,7 @@ METHODS = multiprocessing.get_all_start_methods()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "needs(*methods): the test is about these start methods; without one of them it is skipped.",
+        "needs(*methods): the test is about these start methods, and skipped where one is missing.",
     )
     config.addinivalue_line(
         "markers", "posix(reason): the test is skipped on Windows, for this reason."

@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.needs("fork", "forkserver")
+
 ALL = "--start-method=fork,spawn,forkserver"
 
 NOTES = """

@@ -7,6 +7,7 @@ import shutil
 import sys
 import sysconfig
 from importlib import metadata
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 
     Run = Callable[..., pytest.RunResult]
 
-forkserver = pytest.importorskip(
-    "multiprocessing.forkserver", reason="this platform starts processes by spawn alone"
-)
+pytestmark = pytest.mark.needs("forkserver")  # though some are about spawn, too
 
 # A user's script that runs pytest, and whose own functions may be targets.
 SCRIPT = """

@@ -13,6 +13,8 @@ from pytest_startmethod.watch import stall
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.posix("no stall is watched there")
+
 METHODS = multiprocessing.get_all_start_methods()
 
 QUICK = ("-o", "start_method_stall_timeout=0.25")

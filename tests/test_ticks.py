@@ -16,6 +16,8 @@ from pytest_startmethod.watch import ticks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.posix("no stall is watched there, as no signal interrupts a wait")
+
 METHODS = multiprocessing.get_all_start_methods()
 LINUX = sys.platform == "linux"
 KINDS = [ticks.ThreadTicks, *([ticks.TimerTicks] if LINUX else [])]
