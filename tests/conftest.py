@@ -35,9 +35,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         missing = [name for name in mark.args if name not in METHODS]
         if missing:
             pytest.skip(f"it is about {' and '.join(missing)}, which {sys.platform} lacks")
-    mark = item.get_closest_marker("posix")
-    if mark is not None and sys.platform == "win32":
-        pytest.skip(*mark.args)
+    posix = item.get_closest_marker("posix")
+    if posix is not None and sys.platform == "win32":
+        pytest.skip(*posix.args)
 
 
 CHILD = '''

@@ -19,8 +19,6 @@ def test_it_holds_in_conftests_and_modules_and_in_tests_of_every_kind(
 
         import pytest
 
-FORK = pytest.mark.needs("fork")
-
         AT_IMPORT = multiprocessing.get_context().get_start_method()
 
         @pytest.fixture
@@ -33,8 +31,6 @@ FORK = pytest.mark.needs("fork")
 
         import child
         import pytest
-
-FORK = pytest.mark.needs("fork")
 
         CONTEXT = multiprocessing.get_context()
 
@@ -143,8 +139,6 @@ def test_a_test_that_sets_another_method_neither_fails_nor_disturbs_the_next(
 
         import pytest
 
-FORK = pytest.mark.needs("fork")
-
         @pytest.mark.parametrize("number", [1, 2])
         def test_sets(number):
             assert multiprocessing.get_start_method() == "spawn"
@@ -167,8 +161,6 @@ def test_the_fixtures_go_before_the_selected_default(pytester: pytest.Pytester) 
 
         import child
         import pytest
-
-FORK = pytest.mark.needs("fork")
 
         def test_context(mp_context, start_method):
             assert child.by_process(mp_context) == start_method
@@ -216,8 +208,6 @@ def test_what_was_there_is_there_again_after_pytest_main(
             import multiprocessing
 
             import pytest
-
-FORK = pytest.mark.needs("fork")
 
             default = multiprocessing.get_all_start_methods()[0]
             multiprocessing.set_start_method({before!r}, force=True)
