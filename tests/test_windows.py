@@ -126,7 +126,7 @@ def test_what_a_test_leaves_alive_is_ended_before_the_next(
     assert len(leaks) == 4
 
 
-@pytest.mark.xfail(reason=MENDED_ELSEWHERE)
+@pytest.mark.xfail(reason=MENDED_ELSEWHERE, strict=False)  # by chance it prints in its own test
 def test_a_child_that_fails_to_be_pickled_leaves_no_process_and_no_word_in_the_next_test(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
