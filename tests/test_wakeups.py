@@ -90,6 +90,7 @@ if __name__ == "__main__":
         woken.get()
         if hasattr(made, "terminate"):
             made.terminate()
+    sys.stdout.flush()
     os._exit(0)  # what waits in the pools' own threads isn't asked to end
 """
 
