@@ -1,4 +1,4 @@
-"""What do the exit codes of processes mean?"""
+"""Names the exit codes of processes, and says which of them are faults."""
 
 from __future__ import annotations
 
