@@ -51,9 +51,12 @@ def set_default_early(config: pytest.Config) -> None:
     _, values = _written(config, config.known_args_namespace)
     if values is not None:
         platform = config.stash.setdefault(PLATFORM, contexts.platform())
-        early = table.expand_known(values, _methods(platform, {}))
-        if early:
-            _set_default_of_the_run(config, early[0])
+        methods = _methods(platform, {})
+        # None of them: `read` says so.
+        for name in table.expand_known(values, methods):
+            if name in methods.standard:
+                _set_default_of_the_run(config, name)
+                break
 
 
 def read(config: pytest.Config) -> Settings:

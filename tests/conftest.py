@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -14,6 +16,29 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+METHODS = multiprocessing.get_all_start_methods()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "needs(*methods): the test is about these start methods, and skipped where one is missing.",
+    )
+    config.addinivalue_line(
+        "markers", "posix(reason): the test is skipped on Windows, for this reason."
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        missing = [name for name in mark.args if name not in METHODS]
+        if missing:
+            pytest.skip(f"it is about {' and '.join(missing)}, which {sys.platform} lacks")
+    posix = item.get_closest_marker("posix")
+    if posix is not None and sys.platform == "win32":
+        pytest.skip(*posix.args)
+
 
 CHILD = '''
 """How was this process started? The operating system says it, not multiprocessing."""

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
     Results = dict[str, Any]
 
-pytest.importorskip(
-    "multiprocessing.forkserver", reason="this platform starts processes by spawn alone"
-)
+pytestmark = pytest.mark.needs("forkserver")  # though some are about spawn, too
 
 HELPER = """
     import os

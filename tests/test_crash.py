@@ -47,6 +47,7 @@ def run(context, target, *args):
 """
 
 
+@pytest.mark.posix("the signal that a process sends to itself is an exit code there")
 def test_crashes_of_every_kind_are_warned_of_with_the_last_line(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:

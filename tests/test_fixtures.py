@@ -162,6 +162,7 @@ def test_a_test_that_pins_a_default_of_its_own_does_not_disturb_the_next(
     result.assert_outcomes(passed=2 * len(METHODS) + 1)
 
 
+@pytest.mark.needs("fork")
 @pytest.mark.parametrize(
     ("scope", "set_ups"), [("function", 8), ("class", 6), ("module", 4), ("session", 2)]
 )
@@ -269,23 +270,24 @@ def test_fixtures_of_fixtures_and_usefixtures_count_as_asking(
     ]
 
 
+@pytest.mark.parametrize("chosen", ["spawn", multiprocessing.get_all_start_methods()[0]])
 def test_a_suite_that_overrides_start_method_chooses_for_itself(
-    pytester: pytest.Pytester, collected: Callable[..., list[str]]
+    pytester: pytest.Pytester, collected: Callable[..., list[str]], chosen: str
 ) -> None:
-    pytester.makepyfile("""
+    pytester.makepyfile(f"""
         import multiprocessing
 
         import pytest
 
         @pytest.fixture
         def start_method():
-            return "spawn"
+            return {chosen!r}
 
         def test_context(mp_context):
-            assert mp_context is multiprocessing.get_context("spawn")
+            assert mp_context is multiprocessing.get_context({chosen!r})
 
         def test_default(default_start_method):
-            assert multiprocessing.get_start_method() == "spawn"
+            assert multiprocessing.get_start_method() == {chosen!r}  # and it is pinned
 
         def test_default_is_put_back():
             default = multiprocessing.get_all_start_methods()[0]
@@ -313,9 +315,8 @@ def test_a_fixture_that_overrides_ours_and_asks_for_it_keeps_the_runs(
         def test_it({name}):
             assert len({name}) == 1
     """)
-    args = "--start-method=fork,spawn"
-    assert collected(args) == ["test_it[fork]", "test_it[spawn]"]
-    pytester.runpytest_subprocess(args).assert_outcomes(passed=2)
+    assert collected() == [f"test_it[{method}]" for method in METHODS]
+    pytester.runpytest_subprocess().assert_outcomes(passed=len(METHODS))
 
 
 @pytest.mark.parametrize("scope", ["function", "session"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ CONTEXTS = """
         return {names}
 """
 
+FIRST = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 UNAVAILABLE = "pytest_startmethod_unavailable of {conftest}"
 
 
@@ -62,6 +64,7 @@ def test_a_plugins_context_is_one_more_run_and_the_very_object(pytester: pytest.
     )
 
 
+@pytest.mark.needs("fork", "forkserver")
 def test_without_a_selection_a_conftests_contexts_run_last(
     pytester: pytest.Pytester, collected: Callable[..., list[str]]
 ) -> None:
@@ -100,6 +103,7 @@ def test_a_plugin_may_serve_another_context_under_a_standard_name(
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.needs("fork", "forkserver")
 def test_a_hook_that_answers_none_offers_nothing(
     pytester: pytest.Pytester, collected: Callable[..., list[str]]
 ) -> None:
@@ -114,6 +118,7 @@ def test_a_hook_that_answers_none_offers_nothing(
     assert collected() == ["test_all[fork]", "test_all[spawn]", "test_all[forkserver]"]
 
 
+@pytest.mark.needs("fork", "forkserver")
 def test_only_a_plugins_context_selected_is_a_usage_error(
     pytester: pytest.Pytester, assert_usage_error: Callable[[pytest.RunResult, str], None]
 ) -> None:
@@ -196,11 +201,11 @@ def test_two_plugins_that_offer_one_name_are_a_usage_error_naming_both(
         ),
         (
             "unavailable(config, start_method): return 3",
-            f"{UNAVAILABLE} returned 3 for 'fork', not a reason or None",
+            f"{UNAVAILABLE} returned 3 for '{FIRST}', not a reason or None",
         ),
         (
             "unavailable(config, start_method): return ''",
-            f"{UNAVAILABLE} returned '' for 'fork', not a reason or None",
+            f"{UNAVAILABLE} returned '' for '{FIRST}', not a reason or None",
         ),
         (
             "unavailable(config, start_method): raise OSError('no GPU')",
@@ -227,6 +232,7 @@ def test_a_hook_that_answers_wrongly_or_raises_is_a_usage_error_naming_its_plugi
     assert_usage_error(pytester.runpytest_inprocess(), message.format(conftest=conftest))
 
 
+@pytest.mark.needs("fork", "forkserver")
 def test_an_unavailable_methods_runs_are_skipped_with_the_first_reason_asked_for_once(
     pytester: pytest.Pytester,
 ) -> None:
@@ -290,5 +296,6 @@ def test_where_every_selected_method_is_unavailable_nothing_runs_under_another(
         def test_other():
             pass
     """)
-    pytester.runpytest_inprocess("--start-method=fork").assert_outcomes(skipped=2)
-    pytester.runpytest_inprocess().assert_outcomes(passed=1, skipped=3)
+    pytester.runpytest_inprocess("--start-method=spawn").assert_outcomes(skipped=2)
+    count = len(multiprocessing.get_all_start_methods())
+    pytester.runpytest_inprocess().assert_outcomes(passed=1, skipped=count)

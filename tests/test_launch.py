@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import weakref
 from importlib import metadata
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
     Run = Callable[..., pytest.RunResult]
 
-forkserver = pytest.importorskip(
-    "multiprocessing.forkserver", reason="this platform starts processes by spawn alone"
-)
+pytestmark = pytest.mark.needs("forkserver")  # though some are about spawn, too
 
 from pytest_startmethod.launch.forkservers import Forkserver, Preload  # noqa: E402 (see above)
 

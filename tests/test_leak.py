@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.posix("os.kill(pid, 0), by which they ask who lives, ends a process there")
+
 METHODS = multiprocessing.get_all_start_methods()
 WARNING = "pytest_startmethod.ChildProcessLeakWarning"
 

@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.posix("no stall is watched there")
+
 METHODS = multiprocessing.get_all_start_methods()
 
 QUICK = ("-o", "start_method_stall_timeout=0.25")

@@ -17,14 +17,23 @@ MACOS = ["spawn", "fork", "forkserver"]  # multiprocessing names the default fir
 
 @pytest.fixture
 def on(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
-    """Run pytest on a platform with these start methods."""
+    """Run pytest on a platform with these start methods: no other can be asked for there."""
 
     def run(platform: list[str], *args: str) -> pytest.RunResult:
         pytester.makepyfile(
             fakeplatform=f"""
                 import multiprocessing
+                from multiprocessing import context
 
-                multiprocessing.get_all_start_methods = lambda: {platform!r}
+                PLATFORM = {platform!r}
+                multiprocessing.get_all_start_methods = lambda: PLATFORM
+
+                # Private, the same from Python 3.4 to 3.15: what get_context() and
+                # set_start_method() know, and what they fall back to. Each platform fills it
+                # with what it has, so where it goes missing it can't be played.
+                for name in {{*context._concrete_contexts}} - {{*PLATFORM}}:
+                    del context._concrete_contexts[name]
+                context._default_context._default_context = context._concrete_contexts[PLATFORM[0]]
             """
         )
         return pytester.runpytest_subprocess("-p", "fakeplatform", "-vrs", *args)
@@ -64,6 +73,28 @@ def not_supported(name: str, supported: str) -> str:
     return f"start method {name!r} is not supported on {sys.platform} (supported: {supported})"
 
 
+def test_a_played_platform_refuses_what_it_lacks_as_the_real_one_does(
+    pytester: pytest.Pytester, on: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+            import multiprocessing
+
+            import pytest
+
+            @pytest.mark.parametrize("name", ["fork", "forkserver"])
+            def test_it(name):
+                assert multiprocessing.get_all_start_methods() == ["spawn"]
+                with pytest.raises(ValueError, match=f"cannot find context for '{name}'"):
+                    multiprocessing.get_context(name)
+                with pytest.raises(ValueError, match=f"cannot find context for '{name}'"):
+                    multiprocessing.set_start_method(name, force=True)
+                assert multiprocessing.get_context().get_start_method() == "spawn"
+        """
+    )
+    on(WINDOWS, "-p", "no:startmethod").assert_outcomes(passed=2)
+
+
 @pytest.mark.usefixtures("suite")
 def test_windows_has_spawn_and_skips_what_a_marker_names_besides(
     on: Callable[..., pytest.RunResult],
@@ -81,6 +112,7 @@ def test_windows_has_spawn_and_skips_what_a_marker_names_besides(
         assert [line for line in result.outlines if line.endswith(f": {reason}")]
 
 
+@pytest.mark.needs("fork")  # a platform can be played where there is what it has
 @pytest.mark.usefixtures("suite")
 def test_illumos_has_no_forkserver(on: Callable[..., pytest.RunResult]) -> None:
     result = on(ILLUMOS)
@@ -95,6 +127,7 @@ def test_illumos_has_no_forkserver(on: Callable[..., pytest.RunResult]) -> None:
     ]
 
 
+@pytest.mark.needs("fork", "forkserver")
 @pytest.mark.usefixtures("suite")
 def test_macos_has_all_three_in_the_order_of_every_platform(
     on: Callable[..., pytest.RunResult],
@@ -114,7 +147,14 @@ def test_macos_has_all_three_in_the_order_of_every_platform(
 
 
 @pytest.mark.usefixtures("suite")
-@pytest.mark.parametrize("platform", [WINDOWS, ILLUMOS, MACOS])
+@pytest.mark.parametrize(
+    "platform",
+    [
+        WINDOWS,
+        pytest.param(ILLUMOS, marks=pytest.mark.needs("fork")),
+        pytest.param(MACOS, marks=pytest.mark.needs("fork", "forkserver")),
+    ],
+)
 def test_default_is_the_platforms_and_so_is_the_process_wide_one(
     pytester: pytest.Pytester, on: Callable[..., pytest.RunResult], platform: list[str]
 ) -> None:
@@ -137,6 +177,7 @@ def test_default_is_the_platforms_and_so_is_the_process_wide_one(
     assert "start methods: spawn (platform default: spawn)" in result.outlines
 
 
+@pytest.mark.needs("fork")
 @pytest.mark.usefixtures("suite")
 def test_all_is_what_the_platform_supports(on: Callable[..., pytest.RunResult]) -> None:
     result = on(ILLUMOS, "--start-method=all", "-k", "test_context")
@@ -160,10 +201,11 @@ def test_nothing_but_unsupported_methods_selected_is_a_usage_error(
     assert_usage_error(on(WINDOWS), f"ini-option start_methods: {message}")
 
 
+@pytest.mark.parametrize("args", [[], ["--start-method=fork,spawn"]])
 def test_beside_supported_methods_an_unsupported_one_is_skipped_so_one_ini_serves_all(
-    pytester: pytest.Pytester, on: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, on: Callable[..., pytest.RunResult], args: list[str]
 ) -> None:
-    pytester.makeini("[pytest]\nstart_methods = fork, spawn")
+    pytester.makeini("[pytest]\nstart_methods = " + ("forkserver" if args else "fork, spawn"))
     pytester.makepyfile(
         test_it="""
             import multiprocessing
@@ -183,7 +225,7 @@ def test_beside_supported_methods_an_unsupported_one_is_skipped_so_one_ini_serve
                 assert AT_IMPORT == multiprocessing.get_start_method() == "spawn"
         """
     )
-    result = on(WINDOWS)
+    result = on(WINDOWS, *args)
     result.assert_outcomes(passed=2, skipped=1, deselected=1)
     assert runs(result) == [
         "test_context[fork] SKIPPED",

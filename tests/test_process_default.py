@@ -6,6 +6,8 @@ import multiprocessing
 
 import pytest
 
+FORK = pytest.mark.needs("fork")
+
 
 @pytest.mark.usefixtures("child_module")
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
@@ -52,6 +54,7 @@ def test_it_holds_in_conftests_and_modules_and_in_tests_of_every_kind(
     result.assert_outcomes(passed=6)
 
 
+@pytest.mark.needs("forkserver")
 @pytest.mark.usefixtures("child_module")
 def test_with_several_selected_other_tests_run_under_the_first_and_then_under_the_others(
     pytester: pytest.Pytester,
@@ -75,10 +78,15 @@ def test_with_several_selected_other_tests_run_under_the_first_and_then_under_th
 @pytest.mark.parametrize(
     "conftest",
     [
-        "multiprocessing.set_start_method('fork')",
-        "def pytest_configure(): multiprocessing.set_start_method('fork')",
-        "def pytest_sessionstart(): multiprocessing.set_start_method('fork')",
-        "def pytest_collection_finish(): multiprocessing.set_start_method('fork', force=True)",
+        *(
+            pytest.param(f"{sets}multiprocessing.set_start_method({arguments})", marks=FORK)
+            for sets, arguments in (
+                ("", "'fork'"),
+                ("def pytest_configure(): ", "'fork'"),
+                ("def pytest_sessionstart(): ", "'fork'"),
+                ("def pytest_collection_finish(): ", "'fork', force=True"),
+            )
+        ),
         "multiprocessing.get_context()",
     ],
 )
@@ -96,6 +104,7 @@ def test_a_conftest_that_sets_another_method_neither_breaks_nor_wins(
     result.assert_outcomes(passed=1)
 
 
+@FORK
 @pytest.mark.usefixtures("child_module")
 def test_neither_does_a_module_and_a_second_one_fails_as_without_us(
     pytester: pytest.Pytester,
@@ -121,6 +130,7 @@ def test_neither_does_a_module_and_a_second_one_fails_as_without_us(
         result.assert_outcomes(passed=passed, failed=1 - passed, errors=1)
 
 
+@pytest.mark.needs("fork", "forkserver")
 def test_a_test_that_sets_another_method_neither_fails_nor_disturbs_the_next(
     pytester: pytest.Pytester,
 ) -> None:
@@ -143,6 +153,7 @@ def test_a_test_that_sets_another_method_neither_fails_nor_disturbs_the_next(
     result.assert_outcomes(passed=3)
 
 
+@FORK
 @pytest.mark.usefixtures("child_module")
 def test_the_fixtures_go_before_the_selected_default(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
@@ -165,7 +176,9 @@ def test_the_fixtures_go_before_the_selected_default(pytester: pytest.Pytester) 
     result.assert_outcomes(passed=6)
 
 
-@pytest.mark.parametrize("before", [None, "forkserver"])
+@pytest.mark.parametrize(
+    "before", [None, pytest.param("forkserver", marks=pytest.mark.needs("forkserver"))]
+)
 @pytest.mark.parametrize(
     ("arguments", "conftest", "ret"),
     [

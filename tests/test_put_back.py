@@ -76,10 +76,13 @@ SUITE = """
 import multiprocessing
 import os
 import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import helper
 import pytest
+
+watches_stalls = pytest.mark.skipif(sys.platform == "win32", reason="no stall is watched there")
 
 def start(context, target, *args):
     process = context.Process(target=target, args=args)
@@ -110,11 +113,13 @@ def test_leaked_executor(mp_context):
     executor.submit(abs, 1).result()
     helper.KEPT.append(executor)
 
+@watches_stalls
 def test_stall(mp_context):
     receiver, sender = mp_context.Pipe()
     start(mp_context, helper.exits)
     receiver.recv()
 
+@watches_stalls
 def test_stalled_pool(mp_context):
     with mp_context.Pool(1) as pool:
         pool.apply(helper.exits)
@@ -165,13 +170,14 @@ def test_what_was_there_before_pytest_main_is_there_again(
             from multiprocessing import resource_tracker
 
             if __name__ == "__main__":
-                resource_tracker.ensure_running()  # stays on, and is no leak
+                if sys.platform != "win32":
+                    resource_tracker.ensure_running()  # stays on, and is no leak
                 arguments = ["-p", "startmethod", "-p", "impatient"]
                 arguments += ["-o", "start_method_stall_timeout=0.2"]
                 # Once before it counts, for what is imported, compiled and cached by a first run.
                 assert pytest.main(arguments + {arguments!r} + ["-k", "test_clean"]) == 0
                 before = state()
-                assert pytest.main(arguments + {arguments!r}) == 1
+                assert pytest.main(arguments + {arguments!r}) == (sys.platform != "win32")
                 after = state()
                 for name in before:
                     assert before[name] == after[name], (name, before[name], after[name])
@@ -184,7 +190,8 @@ def test_what_was_there_before_pytest_main_is_there_again(
     passed = len(METHODS) * 6 + 1
     if selected == ["--start-method=spawn"]:
         passed = 7
-    result.stdout.fnmatch_lines([f"* failed, {passed} passed*", "all is as it was"])
+    failed = "" if sys.platform == "win32" else "* failed, "
+    result.stdout.fnmatch_lines([f"*{failed}{passed} passed*", "all is as it was"])
 
 
 @pytest.mark.skipif("fork" not in METHODS, reason="only a fork inherits what is wrapped")

@@ -40,6 +40,7 @@ def test_quiet():
 """
 
 
+@pytest.mark.needs("fork", "forkserver")
 @pytest.mark.usefixtures("child_module")
 @pytest.mark.parametrize(
     ("workers", "plugins"),
@@ -83,6 +84,7 @@ def test_json_tells_of_each_test_and_method(
     assert last_line == "AssertionError: assert 'spawn' != 'spawn'"
 
 
+@pytest.mark.needs("fork", "forkserver")
 @pytest.mark.usefixtures("child_module")
 def test_markdown_has_the_tables(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
@@ -113,10 +115,11 @@ def test_a_path_that_cannot_be_written_is_a_usage_error_before_anything_runs(
 ) -> None:
     pytester.makepyfile("def test_it(): open('ran.txt', 'w').close()")
     pytester.mkdir("folder")
+    of_a_folder = "Permission denied" if sys.platform == "win32" else "Is a directory"
     for path, why in (
         ("missing/report.json", "No such file or directory"),
-        ("folder", "Is a directory"),
-        ("", "Is a directory"),
+        ("folder", of_a_folder),
+        ("", of_a_folder),
     ):
         result = pytester.runpytest_subprocess(f"--start-method-report={path}", timeout=60)
         absolute = str(pytester.path / path)

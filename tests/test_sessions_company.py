@@ -15,6 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.needs("fork")
+
 BOTH = "--start-method=fork,spawn"
 
 # Under spawn one fails in the middle of its class, one as the last of the module.

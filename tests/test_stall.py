@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.posix("no stall is watched there")
+
 METHODS = multiprocessing.get_all_start_methods()
 
 STALLED = "Failed: blocked for 0.2 s in a wait that no process or thread can end any more: "

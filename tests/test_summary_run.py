@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.needs("fork", "forkserver")
+
 ALL = "--start-method=fork,spawn,forkserver"
 TWO_WORKERS = ("-n", "2")
 

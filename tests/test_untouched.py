@@ -118,6 +118,7 @@ def test_parameters_of_our_names_are_the_suites_own(
     assert_untouched(passed=7 + 3 * 2 + 4)
 
 
+@pytest.mark.needs("fork")
 def test_a_conftest_that_does_by_hand_what_the_plugin_does_goes_on_to_do_it(
     pytester: pytest.Pytester, assert_untouched: Callable[..., None]
 ) -> None:

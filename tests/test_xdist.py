@@ -23,7 +23,8 @@ def test_the_selected_method_is_the_process_wide_default_of_every_worker(
 
         def pytest_sessionstart():
             assert AT_IMPORT == "spawn"
-            multiprocessing.set_start_method("fork", force=True)
+            if "fork" in multiprocessing.get_all_start_methods():
+                multiprocessing.set_start_method("fork", force=True)
     """)
     pytester.makepyfile("""
         import os
@@ -45,6 +46,7 @@ def test_the_selected_method_is_the_process_wide_default_of_every_worker(
     result.assert_outcomes(passed=4)
 
 
+@pytest.mark.needs("fork", "forkserver")
 @pytest.mark.usefixtures("child_module")
 def test_fixtures_marker_and_hooks_serve_workers_too(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nstart_method_scope = module\nstart_methods = spawn, forkserver, x")

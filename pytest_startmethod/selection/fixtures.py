@@ -56,11 +56,13 @@ def plugin(known: Settings) -> ModuleType:
         was the default before, or that none was set, is so again afterwards; a test that doesn't
         ask for this fixture never sees it, whatever its scope.
         """
-        # It is already, by the hook around the run of a test that asks for this by an argument.
         before, wanted = contexts.Default.current(), contexts.Default.of(start_method)
+        # It is already, by the hook around the run of a test that asks for this by an argument: it
+        # also puts it back, whatever the test pins. Not so where a suite has its own start_method.
+        set_by_hook = before == wanted and known.test.parameter is not None
         wanted.restore()
         yield start_method
-        if before != wanted:
+        if not set_by_hook:
             before.restore()
 
     made = ModuleType(__name__, __doc__)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.selection.contexts import RUN_ORDER
 from pytest_startmethod.system import WINDOWS, System
+from pytest_startmethod.watch.exit_codes import is_fault
 
 if TYPE_CHECKING:
     from pytest_startmethod.watch.owners import Owner
-
-FAULTS = frozenset(
-    -getattr(signal, name)
-    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
-    if hasattr(signal, name)
-)
-
-# Of Windows: exit codes from here on are NTSTATUS values of errors, and this one is Ctrl-C's.
-NT_ERROR = 0xC0000000
-NT_CTRL_C = 0xC000013A
 
 
 def weak(thing: object) -> weakref.ref[Any] | None:
@@ -116,9 +106,7 @@ class Child:
     def crashed(self) -> bool:
         """Whether it ended by an uncaught exception or a fault."""
         code = self.exit_code
-        if code is None:
-            return False
-        return code == 1 or code in FAULTS or (code >= NT_ERROR and code != NT_CTRL_C)
+        return code is not None and (code == 1 or is_fault(code))
 
     def note(self, exit_code: int) -> None:
         """Take note of the exit code that somebody got."""

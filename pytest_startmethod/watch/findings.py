@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import signal
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pytest_startmethod.watch.exit_codes import describe
+from pytest_startmethod.watch.tracebacks import last_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ def crash(children: Sequence[Child], stderr: str) -> list[ChildProcessCrashWarni
     """Return the warning of children that crashed while the test passed."""
     if not children:
         return []
-    words = last_words(stderr) if len(children) == 1 and children[0].exit_code == 1 else ""
+    words = last_line(stderr) if len(children) == 1 and children[0].exit_code == 1 else ""
     quoted = f" ({words})" if words else ""
     text = (
         f"the test passed, but {_ends(children)}{quoted}: let the test check "
@@ -120,20 +121,9 @@ def _list(texts: Sequence[str]) -> str:
 
 def ending(child: Child) -> str:
     """Return the exit code, or the name of the signal, of a child."""
-    code = child.exit_code
-    if code is None:
+    if child.exit_code is None:
         return "exit code unknown" if child.has_ended() else "alive"
-    with suppress(ValueError):  # a number that is no signal here
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"exit code {code}"
-
-
-def last_words(stderr: str) -> str:
-    """Return the last line of the last traceback that children printed, or ""."""
-    tracebacks = re.findall(
-        r"^Traceback \(most.*\n(?:[ \t|+].*\n|\n)*(\S.*)$", stderr, re.MULTILINE
-    )
-    return str(tracebacks[-1]) if tracebacks else ""
+    return describe(child.exit_code)
 
 
 def _count(number: int) -> str:

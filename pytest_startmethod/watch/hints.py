@@ -6,6 +6,8 @@ import re
 import traceback
 from typing import NamedTuple
 
+from pytest_startmethod.watch.tracebacks import normalize
+
 
 class Hint(NamedTuple):
     """What a traceback of the test or of a child shows, and what it means."""
@@ -93,6 +95,7 @@ IN_CHILDREN = (
 
 def find(test: str, children: str) -> str:
     """Return the hint for the tracebacks of a test and of its children; "" where there is none."""
+    children = normalize(children)
     of_children = (hint.text for hint in IN_CHILDREN if re.search(hint.pattern, children))
     of_test = (hint.text for hint in HINTS if re.search(hint.pattern, test))
     return next(of_children, "") or next(of_test, "")
