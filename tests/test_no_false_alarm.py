@@ -161,6 +161,7 @@ def test_a_worker_that_died_in_an_earlier_test_took_no_task_of_this_one(
             @pytest.fixture(scope="module")
             def pool():
                 with multiprocessing.Pool(2) as pool:
+                    pool.map(abs, range(10))  # so that the workers are there
                     yield pool
 
             def test_kills_a_worker(pool):

@@ -73,8 +73,8 @@ class StallWatch:
         self._starting = 0
         # Whether the main thread starts a process: it may wait for a forkserver then.
         self._main_starts = False
-        # The stall that was found at the last look, and where the main thread was.
-        self._last: tuple[Stall, int, int] | None = None
+        # The threads that were stuck at the last look, and where the main thread was.
+        self._last: tuple[object, int, int] | None = None
         # How the signal was handled: taken over with the first process that a test starts.
         self._handled_before: Any = None
         # Threads that were there before the first test.
@@ -146,7 +146,8 @@ class StallWatch:
         with self._guard:
             stall = self._find(frame)
         if stall is not None and frame is not None:
-            self._last = stall, id(frame), frame.f_lasti
+            # A pool whose initializer fails loses one worker after the other.
+            self._last = stall.stuck, id(frame), frame.f_lasti
             # Not at the first look: the wait may have come to its end just now.
             if self._last == last:
                 self._on_stall(stall)
