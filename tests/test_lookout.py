@@ -140,7 +140,7 @@ def test_the_process_ends_with_the_one_it_looks_at(pytester: pytest.Pytester) ->
         if how == "blocked":
             command = Path(f"/proc/{pid}/cmdline")
             while not command.read_bytes().startswith(sys.executable.encode()):
-                assert command.read_bytes()
+                assert not System.ready([end])
             process.stdin.write(b"x")
             process.stdin.flush()
         assert System.ready([end], 30)
