@@ -45,17 +45,18 @@ class OwnerFinder:
         self._thread = System.get_ident()
         self._lock = threading.RLock()  # the thread of a pool may make a process at any time
         self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}
+        self.runs: bool | None = None
+        """Whether a test's own code runs; None where no hook has said so yet."""
         self.set_up: list[pytest.FixtureDef[Any]] = []
-        """The fixtures that are being set up, the innermost last: for the other threads."""
+        """The fixtures that are being set up, the innermost last."""
 
     def find(self) -> Owner | None:
         """Return the fixture that is being set up, or the test that runs, or None."""
         with self._lock:
-            if System.get_ident() == self._thread:
+            runs, fixture = self.runs, self.set_up[-1] if self.set_up else None
+            if runs is None and System.get_ident() == self._thread:
                 runs, fixture = _find_hook(sys._getframe(1))  # noqa: SLF001 (no other way, on CPython)
-            else:
-                runs, fixture = True, self.set_up[-1] if self.set_up else None
-            test = self._test() if runs else None
+            test = self._test() if runs is not False else None
             if test is None or fixture is None:
                 return test
             return self._of_fixture(fixture, untouched=test.untouched)

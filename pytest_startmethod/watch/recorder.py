@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from multiprocessing import popen_fork
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pytest_startmethod.guard import Guard
+    from pytest_startmethod.watch.stall import StallWatch
 
 # Each starts processes for those who use it, at times of its own.
 POOLS = (Pool, ProcessPoolExecutor)
@@ -43,10 +44,10 @@ class Made(NamedTuple):
 class Recorder:
     """Records processes from `install` to `uninstall`.
 
-    `owner` returns who owns what is made now, None where no test runs; `around_start` is entered
-    around each start, with whether that forks; `used` is told of each context whose pool, executor
-    or manager serves somebody; `launched` is told of each object that holds a process, `started`
-    of each child that somebody owns.
+    `owner` returns who owns what is made now, None where no test runs; `stall` is told of each
+    start, before and after it; `used` is told of each context whose pool, executor or manager
+    serves somebody; `launched` is told of each object that holds a process, and `started` of each
+    child that somebody owns.
     """
 
     def __init__(
@@ -54,14 +55,14 @@ class Recorder:
         owner: Callable[[], Owner | None],
         guard: Guard,
         *,
-        around_start: Callable[[bool], AbstractContextManager[None]] | None = None,
+        stall: StallWatch | None = None,
         used: Callable[[object], None] | None = None,
         launched: Callable[[object], object] = id,
         started: Callable[[Child], object] = id,
     ) -> None:
         self._owner = owner
         self._guard = guard
-        self._around_start = around_start or (lambda _: nullcontext())
+        self._stall = stall
         self._used = used
         self._launched = launched
         self._started = started
@@ -175,16 +176,20 @@ class Recorder:
             # Of the standard library's classes; others, and the default's, may fork.
             forks = getattr(process, "_start_method", None) not in ("spawn", "forkserver")
             beside: tuple[str, ...] = ()
-            with self._around_start(forks):
+            if self._stall is not None:
+                self._stall.before_start(forks=forks)
+            try:
                 if forks:
                     with self._guard:
                         beside = _other_threads()
-                try:
-                    original(process, *args, **kwargs)
-                except BaseException as error:
-                    with self._guard:
-                        self._record(process, broken_starts.find_popen(error), beside)
-                    raise
+                original(process, *args, **kwargs)
+            except BaseException as error:
+                with self._guard:
+                    self._record(process, broken_starts.find_popen(error), beside)
+                raise
+            finally:
+                if self._stall is not None:
+                    self._stall.after_start()
             with self._guard:
                 self._record(process, getattr(process, "_popen", None), beside)
             return None

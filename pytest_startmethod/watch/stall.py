@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,7 @@ from pytest_startmethod.watch import lookout, waits
 from pytest_startmethod.watch.places import package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
     from types import FrameType
 
     from pytest_startmethod.guard import Guard
@@ -67,6 +66,7 @@ class StallWatch:
         self._plugins = plugins
         self._on_stall = on_stall
         self._pid = System.getpid()
+        self._main = System.main_thread().ident
         self._lock = threading.RLock()  # not held while others' code runs
         self._lookout: lookout.Lookout | None = None
         self._on = False
@@ -105,32 +105,29 @@ class StallWatch:
             self._lookout.end()
             self._lookout = None
 
-    @contextmanager
-    def around_start(self, forks: bool) -> Iterator[None]:
+    def before_start(self, *, forks: bool) -> None:
         """Don't look while a process starts; have no thread alive if that `forks`."""
-        if not self._on:
-            yield
-            return
-        here = System.get_ident() == System.main_thread().ident
         with self._guard, self._lock:
             self._starting += 1
-            self._main_starts = self._main_starts or here
+            if System.get_ident() == self._main:
+                self._main_starts = True
             if forks and self._lookout is not None:
                 self._lookout.make_way()
-        try:
-            yield
-        finally:
-            with self._guard, self._lock:
-                self._starting -= 1
-                self._main_starts = self._main_starts and not here
-                self._begin()
+
+    def after_start(self) -> None:
+        """Look again."""
+        with self._guard, self._lock:
+            self._starting -= 1
+            if System.get_ident() == self._main:
+                self._main_starts = False
+            self._begin()
 
     def _begin(self) -> None:
         with self._guard, self._lock:  # a pool's own thread may start a process at any time
             if not self._on or self._starting:
                 return
             if self._handled_before is None:
-                if System.get_ident() != System.main_thread().ident:
+                if System.get_ident() != self._main:
                     return
                 self._handled_before = System.set_handler(SIGNAL, self._handle)
             if self._lookout is None:

@@ -95,7 +95,7 @@ class Watch:
         self._recorder = Recorder(
             self._finder.find,
             self.guard,
-            around_start=self._stall.around_start,
+            stall=self._stall,
             used=self._note_use,
             launched=self._launcher.launched,
             started=self._note_start,
@@ -171,6 +171,13 @@ class Watch:
         finally:
             self._finder.set_up.pop()
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        """Take note that the test's own code runs from now on."""
+        self._finder.runs = True
+
+    pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
@@ -179,6 +186,7 @@ class Watch:
 
         Of all of them to the summary, in a failure also to the reader.
         """
+        self._finder.runs = False
         test, recorder = self._test, self._recorder
         if test is None or recorder is None:
             return (yield)
