@@ -222,3 +222,47 @@ def test_more_children_than_one_wait_takes_are_ended(
     """)
     result = run_watched("-o", "start_method_stall_timeout=0")
     result.assert_outcomes(passed=2, warnings=1)
+
+
+def test_a_wait_for_the_dead_ends(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        helper="""
+            import os
+
+            def dies(*_):
+                os._exit(3)
+        """,
+        test_it="""
+            import helper
+
+            def test_pool(mp_context):
+                with mp_context.Pool(1) as pool:
+                    pool.apply(helper.dies)
+
+            def test_map(mp_context):
+                with mp_context.Pool(1) as pool:
+                    pool.map(helper.dies, [1, 2])
+
+            def test_queue(mp_context):
+                queue = mp_context.Queue()
+                mp_context.Process(target=helper.dies).start()
+                queue.get()
+
+            def test_pipe(mp_context):
+                receiver, sender = mp_context.Pipe()
+                mp_context.Process(target=helper.dies).start()
+                receiver.recv()
+
+            def test_answers(mp_context):
+                with mp_context.Pool(1) as pool:
+                    assert pool.apply(abs, [-1]) == 1
+        """,
+    )
+    result = run_watched("-o", "start_method_stall_timeout=2", "--start-method=spawn")
+    result.assert_outcomes(failed=4, passed=1)
+    failures = [line for line in result.outlines if line.startswith("E ")]
+    assert len(failures) == 4
+    assert all("blocked for 2 s in a wait" in line for line in failures)
+    assert all("exit code 3" in line for line in failures)

@@ -12,13 +12,19 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pytest_startmethod.system import LINUX, System
+from pytest_startmethod.system import LINUX, WINDOWS, System
 from pytest_startmethod.watch import kernel, waits
+from pytest_startmethod.watch.windows_lookout import WindowsLookout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 # A handler of it that raises ends a wait; where it returns the wait goes on. Ignored by default.
-SIGNAL = getattr(signal, "SIGURG", 0)
+# Windows has another, which only comes once it is sure that the test is to fail.
+SIGNAL: int = getattr(signal, "SIGURG", 0) or getattr(signal, "SIGBREAK", 0)
 SIGCHLD = getattr(signal, "SIGCHLD", 0)
 
 # For a second it costs next to nothing: until then it is a shell. $1 is pytest's pid, the rest the
@@ -57,8 +63,12 @@ class Lookout(Protocol):
         """Look no more at all."""
 
 
-def lookout(seconds: float) -> Lookout:
-    """Return a lookout for this process's main thread."""
+def lookout(
+    seconds: float, is_stalled: Callable[[FrameType | None], bool] = lambda _: False
+) -> Lookout:
+    """Return a lookout for this process's main thread; only that of Windows asks `is_stalled`."""
+    if WINDOWS:
+        return WindowsLookout(seconds, is_stalled)
     if LINUX and waits.AVAILABLE and System.posix_spawn is not None and _may_detach():
         with suppress(OSError, NotImplementedError):  # no shell
             return ProcessLookout(seconds)

@@ -6,7 +6,6 @@ import functools
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from multiprocessing import popen_fork
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
@@ -269,9 +268,9 @@ def _popens() -> Iterator[tuple[type, str]]:
 
         yield popen_spawn_win32.Popen, "wait"
     else:
-        yield popen_fork.Popen, "poll"
-        from multiprocessing import popen_forkserver
+        from multiprocessing import popen_fork, popen_forkserver
 
+        yield popen_fork.Popen, "poll"
         yield popen_forkserver.Popen, "poll"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
 from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_startmethod.system import System
+from pytest_startmethod.system import WINDOWS, System
 from pytest_startmethod.watch import lookout, waits
 from pytest_startmethod.watch.places import package
 
@@ -75,6 +76,7 @@ class StallWatch:
         self._main_starts = False
         # The threads that were stuck at the last look, and where the main thread was.
         self._last: tuple[object, int, int] | None = None
+        self._woken_by: Stall | None = None
         # How the signal was handled: taken over with the first process that a test starts.
         self._handled_before: Any = None
         # Threads that were there before the first test.
@@ -131,23 +133,48 @@ class StallWatch:
                     return
                 self._handled_before = System.set_handler(SIGNAL, self._handle)
             if self._lookout is None:
-                self._lookout = lookout.lookout(self._seconds)
+                self._lookout = lookout.lookout(self._seconds, self._is_stalled)
             self._lookout.begin()
 
-    def _handle(self, _signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        if self._main_starts or not self._on or System.getpid() != self._pid:
-            return
+        if WINDOWS:
+            stall, self._woken_by = self._woken_by, None
+            if stall is None:
+                self._pass_on(signum, frame)
+        else:
+            stall = self._look(frame)
+        if stall is not None:
+            self._on_stall(stall)
+
+    def _pass_on(self, signum: int, frame: FrameType | None) -> None:
+        """Do what a Ctrl-Break of the user's did before."""
+        if callable(self._handled_before):
+            self._handled_before(signum, frame)
+        elif self._handled_before == signal.SIG_DFL:
+            System.set_handler(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+
+    def _is_stalled(self, frame: FrameType | None) -> bool:
+        self._woken_by = self._look(frame)
+        return self._woken_by is not None
+
+    def _look(self, frame: FrameType | None) -> Stall | None:
+        """Return why the wait that a frame is in can't end, where that is so for the second time.
+
+        Not for the first time: the wait may have come to its end just now.
+        """
         stall, last = None, self._last
         self._last = None
+        if self._main_starts or not self._on or System.getpid() != self._pid or frame is None:
+            return None
         with self._guard:
             stall = self._find(frame)
-        if stall is not None and frame is not None:
-            # A pool whose initializer fails loses one worker after the other.
-            self._last = stall.stuck, id(frame), frame.f_lasti
-            # Not at the first look: the wait may have come to its end just now.
-            if self._last == last:
-                self._on_stall(stall)
+        if stall is None:
+            return None
+        # A pool whose initializer fails loses one worker after the other.
+        self._last = stall.stuck, id(frame), frame.f_lasti
+        return stall if self._last == last else None
 
     def _find(self, frame: FrameType | None) -> Stall | None:
         """Return why the wait that a frame is in can't end, or None where it may."""
@@ -184,11 +211,11 @@ class StallWatch:
         Where the kernel can't be asked what others wait for, any other thread may answer, but for
         those in which the standard library alone is at work.
         """
-        others, here = self._of_others(), System.get_ident()
+        others = self._of_others()
         answering = [
             thread
             for thread in System.threads()
-            if thread.ident != here and thread not in others and not _serves(thread)
+            if thread.ident != self._main and thread not in others and not _serves(thread)
         ]
         children = self._children()
         return bool(children) and not answering and all(c.has_ended() for c in children)
