@@ -165,7 +165,7 @@ def test_a_librarys_contexts_are_recorded_and_watched_as_the_standard_ones(
     result.assert_outcomes(passed=4 * runs, warnings=2 * runs)
     for warning in ("ChildProcessCrashWarning", "ChildProcessLeakWarning"):
         assert result.stdout.str().count(f": {warning}: ") == runs
-    assert "not proven" not in result.stdout.str()
+    assert "used no process" not in result.stdout.str()
 
 
 def test_lokys_executor_is_kept_for_tests_that_ask_for_nothing(

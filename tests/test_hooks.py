@@ -148,7 +148,7 @@ def test_a_marker_that_asks_a_plugins_context_to_be_the_process_wide_default_is_
     result.assert_outcomes(passed=1, errors=1)
     assert_one_line(
         result,
-        "test_bad.py::test_default: @pytest.mark.start_methods start method 'mine' can't be the "
+        "test_bad.py::test_default: @pytest.mark.start_methods: start method 'mine' can't be the "
         "process-wide default, only the standard library's start methods can: "
         "ask for mp_context in the test",
     )

@@ -142,6 +142,8 @@ def test_a_marker_error_in_one_file_leaves_other_files_running(
     errors = {
         "'frok'": f"unknown start method 'frok', did you mean 'fork'? {known}",
         "'spawn', ''": f"empty name of a start method {known}",
+        "'fork,spawn'": "'fork,spawn' is no start method: give each name as an argument of its "
+        'own, start_methods("fork", "spawn")',
         "'all'": f"unknown start method 'all' {known}",
         "3": f"{takes} int 3",
         "None": f"{takes} NoneType None",
@@ -170,7 +172,7 @@ def test_a_marker_error_in_one_file_leaves_other_files_running(
     result.assert_outcomes(passed=1, errors=len(errors))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     for number, error in enumerate(errors.values()):
-        line = f"test_{number}.py::test_bad: @pytest.mark.start_methods {error}"
+        line = f"test_{number}.py::test_bad: @pytest.mark.start_methods: {error}"
         assert_one_line(result, line)
 
 
@@ -201,8 +203,8 @@ def test_a_context_or_an_unknown_keyword_in_the_marker_is_one_line(
     result.assert_outcomes(passed=1, errors=2)
     result.stdout.fnmatch_lines(
         [
-            "test_context.py::test_bad: @pytest.mark.start_methods takes *, not SpawnContext <*>",
-            "test_keyword.py::test_bad: @pytest.mark.start_methods *'reasons'*",
+            "test_context.py::test_bad: @pytest.mark.start_methods: takes *, not SpawnContext <*>",
+            "test_keyword.py::test_bad: @pytest.mark.start_methods: *'reasons'*",
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")

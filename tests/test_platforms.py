@@ -262,6 +262,6 @@ def test_an_unsupported_name_is_known_and_a_misspelt_one_is_not(
     result = on(WINDOWS)
     result.assert_outcomes(skipped=1, errors=1)
     assert (
-        "test_misspelt.py::test_unknown: @pytest.mark.start_methods unknown start method "
+        "test_misspelt.py::test_unknown: @pytest.mark.start_methods: unknown start method "
         "'forkserv', did you mean 'forkserver'? (known: fork, spawn, forkserver)"
     ) in result.outlines

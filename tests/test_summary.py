@@ -121,7 +121,7 @@ def test_what_is_no_difference_has_names_where_asked_for() -> None:
     why, command = "--pdb needs the terminal", "pytest --start-method=spawn --pdb"
     made.notes.not_run.append(NotRun("spawn", why, ("a.py::test_w",), command))
     assert told(made)[5:] == [
-        "not proven: no process by the start method (1 run, -v names them)",
+        "passed, and used no process of the start method (1 run, -v names them)",
         "made under fork: run --start-method=spawn alone (2 runs, -v names them)",
         "made under fork: run --start-method=forkserver alone (1 run, -v names them)",
         "doesn't run alone: under fork it fails there, too (1 run, -v names them)",
@@ -130,7 +130,7 @@ def test_what_is_no_difference_has_names_where_asked_for() -> None:
         "    pytest --start-method=spawn --pdb",
     ]
     assert told(made, verbosity=1)[5:] == [
-        "not proven: no process by the start method (1 run)",
+        "passed, and used no process of the start method (1 run)",
         "    a.py::test_x[fork]",
         "made under fork: run --start-method=spawn alone (2 runs)",
         "    a.py::test_x[spawn]",
@@ -192,7 +192,7 @@ def test_markdown_tells_the_same_and_shows_each_text_as_it_is() -> None:
         "| fork | 2 | 0 | 0 | 0 | 2 | 0.50 s |",
         "| spawn | 0 | 2 | 0 | 0 | 2 | 0.50 s |",
         "",
-        "### Not proven: no process by the start method",
+        "### Passed, and used no process of the start method",
         "",
         "- `` test_y[a|`b`-fork] ``",
         "",

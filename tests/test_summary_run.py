@@ -210,7 +210,7 @@ def test_it_is_silent_where_there_is_nothing_to_tell(
     for arg in ("-q", "--no-summary"):
         assert summary(run_watched(*workers, arg, "test_asks.py", plugins=plugins)) == []
     told = summary(run_watched(*workers, plugins=plugins))
-    assert "not proven: no process by the start method (3 runs, -v names them)" in told
+    assert "passed, and used no process of the start method (3 runs, -v names them)" in told
 
 
 @with_and_without_xdist
@@ -250,13 +250,13 @@ def test_each_outcome_is_told_of_the_run_that_has_it(
         """
     )
     result = run_watched(*workers, ALL, "--color=yes", plugins=plugins)
-    assert "\x1b[33mnot proven:" in result.stdout.str()
+    assert "\x1b[33mpassed, and used no process" in result.stdout.str()
     assert summary(result)[1:] == [
         "             passed   failed  skipped  xfailed  processes     time",
         "fork              3        1                            0",
         "spawn                      1        1        2          0",
         "forkserver                 1                 1          0",
-        "not proven: no process by the start method (3 runs, -v names them)",
+        "passed, and used no process of the start method (3 runs, -v names them)",
         "--------------------- outcome depends on the start method ----------------------",
         "test_t.py::test_fixture    passed: fork    failed: spawn, forkserver",
         "    AssertionError: before",

@@ -15,8 +15,6 @@ METHODS = multiprocessing.get_all_start_methods()
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="it is about Windows")
 
-# The rewrite of the recorder and the reaper, on another branch, mends these: take the marks away.
-
 HELPER = """
 import ctypes
 import faulthandler

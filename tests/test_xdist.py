@@ -127,7 +127,7 @@ def test_a_marker_error_in_one_file_leaves_other_files_running(
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert_one_line(
         result,
-        "test_bad.py::test_x: @pytest.mark.start_methods unknown start method 'frok', "
+        "test_bad.py::test_x: @pytest.mark.start_methods: unknown start method 'frok', "
         "did you mean 'fork'? (known: fork, spawn, forkserver)",
         times=2,
     )

@@ -16,7 +16,7 @@ IN_FULL = 20
 """How many of the differing tests are shown."""
 
 
-UNPROVEN = "not proven: no process by the start method"
+UNPROVEN = "passed, and used no process of the start method"
 PIPE = "\\|"  # in a cell of a table
 
 

@@ -130,7 +130,7 @@ def runs(test: pytest.Function, *, needs_default: bool) -> list[Any]:
             pytest.param(_parameter(name), id=name, marks=[*marks.get(name, ()), *_skip(reason)])
             for name, reason in planned
         ]
-    fail_collection(test, f"@pytest.mark.start_methods {problem}")
+    fail_collection(test, f"@pytest.mark.start_methods: {problem}")
 
 
 def _skip(reason: str | None) -> list[pytest.MarkDecorator]:

@@ -143,6 +143,12 @@ def start_methods(*names: object, reason: object = "", known: Sequence[str]) -> 
             raise SelectionError(
                 f"takes the names of start methods ({', '.join(known)}), not {_described(name)}"
             )
+        if "," in name:
+            names_apart = ", ".join(f'"{word.strip()}"' for word in name.split(","))
+            raise SelectionError(
+                f"{name!r} is no start method: give each name as an argument of its own, "
+                f"start_methods({names_apart})"
+            )
         _check_word(name, known)
     if not isinstance(reason, str):
         raise SelectionError(f"takes a str as reason, not {_described(reason)}")
