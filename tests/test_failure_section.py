@@ -306,7 +306,6 @@ def test_hint_a_module_that_the_child_cannot_import(
             process.join()
             assert process.exitcode == 0
 
-        @pytest.mark.skipif(sys.platform == "win32", reason="no stall is watched there")
         def test_pool(mp_context, late):
             with mp_context.Pool(1) as pool:
                 sys.modules["later"] = types.ModuleType("later")
@@ -317,9 +316,9 @@ def test_hint_a_module_that_the_child_cannot_import(
                     del sys.modules["later"]
     """)
     forks = len(METHODS) - FRESH
-    pools = 0 if sys.platform == "win32" else len(METHODS)
-    found = hints_of(failed=2 * FRESH + pools, passed=2 * forks)
-    assert len(found) == 2 * FRESH + pools
+    failed = 2 * FRESH + len(METHODS)
+    found = hints_of(failed=failed, passed=2 * forks)
+    assert len(found) == failed
     assert all(hint.startswith("a child finds its target by importing") for hint in found)
 
 
@@ -338,13 +337,12 @@ def test_hint_outcomes_of_pytest_in_a_child(
             def test_process(mp_context, target):
                 helper.run(mp_context, target)
 
-            @pytest.mark.skipif(sys.platform == "win32", reason="no stall is watched there")
             def test_pool(mp_context):
                 with mp_context.Pool(1) as pool:
                     pool.apply(helper.skips)
         """,
     )
-    tests = (3 if sys.platform == "win32" else 4) * len(METHODS)
+    tests = 4 * len(METHODS)
     found = hints_of(failed=tests)
     assert len(found) == tests
     assert all(hint.startswith("pytest.skip() and pytest.fail() end a child") for hint in found)

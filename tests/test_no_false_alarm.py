@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.posix("no stall is watched there")
+pytestmark = pytest.mark.posix("most of its children are forked, or stopped by signals")
 
 METHODS = multiprocessing.get_all_start_methods()
 

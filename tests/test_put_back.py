@@ -82,7 +82,6 @@ from concurrent.futures import ProcessPoolExecutor
 import helper
 import pytest
 
-watches_stalls = pytest.mark.skipif(sys.platform == "win32", reason="no stall is watched there")
 
 def start(context, target, *args):
     process = context.Process(target=target, args=args)
@@ -113,13 +112,11 @@ def test_leaked_executor(mp_context):
     executor.submit(abs, 1).result()
     helper.KEPT.append(executor)
 
-@watches_stalls
 def test_stall(mp_context):
     receiver, sender = mp_context.Pipe()
     start(mp_context, helper.exits)
     receiver.recv()
 
-@watches_stalls
 def test_stalled_pool(mp_context):
     with mp_context.Pool(1) as pool:
         pool.apply(helper.exits)
@@ -232,7 +229,7 @@ def test_the_signal_handler_of_a_test_is_put_back(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     if not hasattr(signal, "SIGURG"):
-        pytest.skip("no stall is watched here")
+        pytest.skip("this platform has no SIGURG")
     pytester.makeconftest("""
         import signal
 

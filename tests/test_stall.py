@@ -11,7 +11,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.posix("no stall is watched there")
+pytestmark = pytest.mark.posix(
+    "children are killed by signals; tests/test_windows.py has its own stalls"
+)
 
 METHODS = multiprocessing.get_all_start_methods()
 
