@@ -7,6 +7,7 @@ the attributes of classes, so the real functions stand in one here, taken before
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import select
@@ -49,6 +50,7 @@ class System:
     listdir = staticmethod(os.listdir)
     readlink = _real(os, "readlink")
     getcwd = staticmethod(os.getcwd)
+    SEPARATOR = os.sep
     kill = staticmethod(os.kill)
     waitpid = staticmethod(os.waitpid)
     waitid = _real(os, "waitid")  # macOS has it since Python 3.13, Windows never
@@ -85,6 +87,9 @@ class System:
     threads = staticmethod(threading.enumerate)
     # Documented, for debuggers.
     frames = staticmethod(sys._current_frames)  # noqa: SLF001
+
+    executable = sys.executable
+    collect_garbage = staticmethod(gc.collect)
 
     # Bound to the default context, whatever `multiprocessing` holds by these names.
     get_start_method = staticmethod(multiprocessing.get_start_method)

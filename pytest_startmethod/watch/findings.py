@@ -6,8 +6,9 @@ import re
 import signal
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,8 +93,8 @@ def section(children: Sequence[Child]) -> list[str]:
 
 def _relative(place: str) -> str:
     """Shorten the path of a place below the working directory."""
-    with suppress(ValueError, OSError):  # elsewhere, or no file; the working directory is gone
-        return str(Path(place).relative_to(Path.cwd()))
+    with suppress(OSError):  # the working directory is gone
+        return place.removeprefix(System.getcwd().rstrip(System.SEPARATOR) + System.SEPARATOR)
     return place
 
 

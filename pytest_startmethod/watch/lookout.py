@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import _thread
 import signal
-import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
 
 from pytest_startmethod.system import LINUX, System
@@ -90,9 +88,9 @@ class ProcessLookout:
 
     def __init__(self, seconds: float) -> None:
         here = System.getpid()
-        self._file = str(Path(kernel.__file__))
+        self._file = str(kernel.__file__)
         began = kernel.start_time(System.read_file(f"/proc/{here}/stat")).decode()
-        command = [sys.executable, "-I", "-S", "-E", self._file]
+        command = [System.executable, "-I", "-S", "-E", self._file]
         command += [str(here), str(seconds), str(int(SIGNAL)), began, "1"]
         self._pid = _detach(["sh", "-c", SHELL, "sh", str(here), *command])
         if _ptrace_scope() == 1:

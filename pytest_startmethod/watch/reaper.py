@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.pool import Pool
@@ -35,7 +34,7 @@ def stop(outlive: Callable[[], list[Child]]) -> list[Child]:
     """
     alive = _wait(outlive(), SOON)
     if any(child.maker is not None for child in alive):
-        gc.collect()  # a pool, executor or manager in a reference cycle ends with it
+        System.collect_garbage()  # a pool, executor or manager in a reference cycle ends with it
     leaked = _wait(alive, GRACE)
     stop_makers(leaked)
     # None can disobey the second, but on a busy machine it may take its time.
