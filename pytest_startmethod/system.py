@@ -125,6 +125,21 @@ class System:
             return False
 
     @classmethod
+    def is_grandchild(cls, pid: int) -> bool:
+        """Tell whether a pid is that of a living child of a child of this process, on Linux."""
+        found = pid
+        for _ in range(2):
+            try:
+                stat = cls.read_file(f"/proc/{found}/stat")
+            except OSError:
+                return False
+            state, parent = stat[stat.rfind(b")") + 1 :].split()[:2]
+            if state in (b"Z", b"X"):
+                return False
+            found = int(parent)
+        return found == cls.getpid()
+
+    @classmethod
     def lookout_environment(cls) -> dict[str, str]:
         """Return what the lookout needs of the environment, and nothing else of it."""
         kept = ("LD_LIBRARY_PATH", "PYTHONHOME")

@@ -119,13 +119,13 @@ class ProcessLookout:
 def _detach(command: list[str]) -> int:
     """Run a shell that starts a process in the background and prints its pid."""
     reader, writer = System.pipe()
-    with _no_sigchld():
+    with _no_sigchld() as shell:
         try:
             keep = (0, 1, 2, writer)
             closed = [
                 int(name) for name in System.listdir("/proc/self/fd") if int(name) not in keep
             ]
-            pid = System.posix_spawn(
+            shell.pid = pid = System.posix_spawn(
                 "/bin/sh",
                 command,
                 System.lookout_environment(),
@@ -152,17 +152,22 @@ def _detach(command: list[str]) -> int:
 
 
 class _no_sigchld:  # noqa: N801 (reads as a context)
-    """Keeps the end of the shell from a test's own handler of SIGCHLD."""
+    """Keeps the end of the shell from a test that handles SIGCHLD or waits for it."""
 
-    def __enter__(self) -> None:
-        handler = System.get_handler(SIGCHLD) if SIGCHLD else None
-        self._blocks = callable(handler) and SIGCHLD not in System.sigpending()
+    pid = 0
+
+    def __enter__(self) -> _no_sigchld:
+        # A test that waits for it by sigwait() has blocked it.
+        self._blocks = SIGCHLD not in System.sigpending()
         if self._blocks:
             self._before = System.pthread_sigmask(signal.SIG_BLOCK, [SIGCHLD])
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._blocks:
-            System.sigtimedwait([SIGCHLD], 0)
+            told = System.sigtimedwait([SIGCHLD], 0)
+            if told is not None and told.si_pid != self.pid:  # another child has ended meanwhile
+                System.kill(System.getpid(), SIGCHLD)
             System.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 

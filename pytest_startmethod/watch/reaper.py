@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +83,16 @@ def _wait(children: Iterable[Child], seconds: float) -> list[Child]:
 
 
 def _stop_maker(maker: Any) -> None:  # noqa: ANN401 (a pool, an executor or a manager)
-    stop: Callable[[], object]
-    if isinstance(maker, ProcessPoolExecutor):
-        stop = functools.partial(maker.shutdown, wait=False, cancel_futures=True)
-    elif isinstance(maker, Pool):
-        stop = maker.terminate
-    else:
-        stop = maker.shutdown
+    def stop() -> None:
+        # One that can't be stopped, as it is the user's own or only half made: its children can.
+        with suppress(Exception):
+            if isinstance(maker, ProcessPoolExecutor):
+                maker.shutdown(wait=False, cancel_futures=True)
+            elif isinstance(maker, Pool):
+                maker.terminate()
+            else:
+                maker.shutdown()
+
     # In a thread, as Pool.terminate() waits for ever where a killed worker holds the pool's lock.
     thread = System.Thread(target=stop, daemon=True)
     thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from contextlib import contextmanager
@@ -90,13 +91,18 @@ class StallWatch:
             if self._lookout is not None:
                 self._lookout.pause()
             if self._handled_before is not None:
-                if System.get_handler(SIGNAL) == self._handle:  # else the test's own
+                if System.get_handler(SIGNAL) == self._handle:
                     System.set_handler(SIGNAL, self._handled_before)
+                else:  # the test's own, which may stay
+                    self._end_lookout()
                 self._handled_before = None
 
     def end(self) -> None:
         """End the lookout."""
         self.leave()
+        self._end_lookout()
+
+    def _end_lookout(self) -> None:
         if self._lookout is not None:
             self._lookout.end()
             self._lookout = None
@@ -125,7 +131,11 @@ class StallWatch:
             if self._handled_before is None:
                 if System.get_ident() != System.main_thread().ident:
                     return
-                self._handled_before = System.set_handler(SIGNAL, self._handle)
+                if System.get_handler(SIGNAL) in (signal.SIG_DFL, signal.SIG_IGN):
+                    self._handled_before = System.set_handler(SIGNAL, self._handle)
+            if System.get_handler(SIGNAL) != self._handle:  # the test's own is to hear of no more
+                self._end_lookout()
+                return
             if self._lookout is None:
                 self._lookout = lookout.lookout(self._seconds)
             self._lookout.begin()

@@ -21,8 +21,8 @@ class WeakMap(Generic[T]):
         """Tell whether something is known of an object."""
         return id(key) in self._by_id
 
-    def set(self, key: object, value: T) -> None:
-        """Keep a value as long as its key lives; not at all where that can't be told."""
+    def set(self, key: object, value: T) -> bool:
+        """Keep a value as long as its key lives; return False where that can't be told."""
         number, known = id(key), self._by_id
 
         def forget(ref: weakref.ref[object]) -> None:
@@ -33,6 +33,8 @@ class WeakMap(Generic[T]):
             known[number] = weakref.ref(key, forget), value
         except TypeError:  # a class of a C extension, or with __slots__, may have none
             known.pop(number, None)
+            return False
+        return True
 
     def get(self, key: object) -> T | None:
         """Return what is known of an object, or None."""
