@@ -446,3 +446,600 @@ def test_a_collector_that_runs_at_each_allocation(
         imports="import gc",
     )
     compare(passed=5 * len(METHODS), warnings=len(METHODS))
+
+
+# The lookout is a shell until the main thread waits for more than a second: then it looks quickly.
+AWAKE = """
+    def test_the_lookout_is_awake(mp_context):
+        receiver, sender = mp_context.Pipe()
+        process = mp_context.Process(target=helper.answers_after, args=(sender, 2.5))
+        process.start()
+        assert receiver.recv() == "here"
+        process.join()
+"""
+QUICK = ("-o", "start_method_stall_timeout=0.25")
+SIGNALS = """
+import os
+import signal
+import time
+
+def signals(pid, signum):
+    time.sleep(0.6)
+    os.kill(pid, signum)
+
+def sleeps():
+    time.sleep(0.6)
+"""
+
+
+@needs_signals
+def test_no_signal_comes_but_the_tests_own(suite: Callable[..., None], compare: Compare) -> None:
+    suite(
+        AWAKE,
+        """
+    @pytest.fixture
+    def counted():
+        counts = Counter()
+        handled = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+        before = {number: signal.getsignal(number) for number in handled}
+        for number in handled:
+            signal.signal(number, lambda number, frame: counts.update([number]))
+        yield counts
+        for number in handled:
+            signal.signal(number, before[number] or signal.SIG_DFL)
+
+    def test_handlers_are_counted(mp_context, counted):
+        process = mp_context.Process(target=signalling.sleeps)
+        process.start()
+        process.join()
+        del counted[signal.SIGCHLD]
+        assert not counted
+
+    def test_pause(mp_context, counted):
+        process = mp_context.Process(target=signalling.signals, args=(os.getpid(), signal.SIGUSR1))
+        process.start()
+        while not counted[signal.SIGUSR1]:
+            signal.pause()
+        process.join()
+        del counted[signal.SIGCHLD]
+        assert counted == {signal.SIGUSR1: 1}
+
+    def test_sigwait(mp_context):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        process = mp_context.Process(target=signalling.signals, args=(os.getpid(), signal.SIGUSR1))
+        process.start()
+        assert signal.sigwait(signal.valid_signals() - {signal.SIGCHLD}) == signal.SIGUSR1
+        process.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def test_sigurg_is_the_tests(mp_context):
+        got = []
+        before = signal.signal(signal.SIGURG, lambda *_: got.append("urgent"))
+        process = mp_context.Process(target=signalling.signals, args=(os.getpid(), signal.SIGURG))
+        process.start()
+        process.join()
+        assert got == ["urgent"]
+        assert signal.signal(signal.SIGURG, before) is not before
+        """,
+        imports="from collections import Counter\nimport signalling",
+        signalling=SIGNALS,
+    )
+    compare(*QUICK, passed=5 * len(METHODS))
+
+
+@needs_signals
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "forkserver"])
+@pytest.mark.parametrize("wait", ["handler", "sigwait"])
+def test_sigchld_tells_of_the_tests_own_children(
+    suite: Callable[..., None], compare: Compare, wait: str, method: str
+) -> None:
+    suite(
+        f"""
+    @pytest.fixture
+    def context():
+        return multiprocessing.get_context({method!r})
+
+    def test_handler(context):
+        got = []
+        before = signal.signal(signal.SIGCHLD, lambda *_: got.append(1))
+        processes = []
+        for value in range(3):
+            process, answer = helper.ask(context, value)
+            assert answer == value
+            process.join()
+        signal.signal(signal.SIGCHLD, before)
+        assert got == [1, 1, 1]
+
+    def test_sigwait(context):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        receiver, sender = context.Pipe()
+        process = context.Process(target=helper.answers_after, args=(sender, 0.3))
+        process.start()
+        assert signal.sigwait([signal.SIGCHLD]) == signal.SIGCHLD
+        assert process.exitcode == 0
+        assert not signal.sigpending()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    """,
+        imports="import multiprocessing",
+    )
+    compare(f"--start-method={method}", "-k", wait, passed=1, deselected=1)
+
+
+@needs_proc
+def test_processes_and_threads_are_the_tests_alone(
+    suite: Callable[..., None], compare: Compare
+) -> None:
+    pytest.importorskip("psutil")
+    suite(
+        """
+    def children():
+        found = {child.pid for child in psutil.Process().children(recursive=True)}
+        tracker = resource_tracker._resource_tracker._pid
+        return found - {tracker, forkserver._forkserver._forkserver_pid}
+
+    def test_they_are_seen(mp_context):
+        receiver, sender = mp_context.Pipe()
+        process = mp_context.Process(target=helper.waits, args=(receiver,))
+        process.start()
+        assert children() == {process.pid}
+        assert threading.enumerate() == [threading.main_thread()]
+        assert os.listdir("/proc/self/task") == [str(os.getpid())]
+        sender.send("end")
+        process.join()
+        assert children() == set()
+
+    def test_they_are_waited_for(mp_context):
+        if mp_context.get_start_method() != "forkserver":  # whose children are grandchildren
+            process, _ = helper.ask(mp_context, "mine")
+            assert os.wait()[0] == process.pid
+            process.join()
+        """,
+        AWAKE,
+        # Once more, when the lookout looks.
+        "    test_seen_later = test_they_are_seen",
+        imports="import psutil\nfrom multiprocessing import forkserver, resource_tracker",
+    )
+    compare(passed=4 * len(METHODS))
+
+
+REAP = {
+    "waitpid": "os.waitpid(pid, 0)",
+    "wait": "os.wait()",
+    "psutil": "psutil.Process(pid).wait()",
+}
+
+
+@needs_signals
+@pytest.mark.parametrize("reap", REAP.values(), ids=REAP)
+def test_somebody_else_takes_the_exit_status(
+    suite: Callable[..., None], compare: Compare, reap: str
+) -> None:
+    if "psutil" in reap:
+        pytest.importorskip("psutil")
+    suite(
+        f"""
+    def test_process(mp_context):
+        if mp_context.get_start_method() != "forkserver":  # which takes it itself
+            process, _ = helper.ask(mp_context, "mine")
+            pid = process.pid
+            {reap}
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+    def test_next(mp_context):
+        helper.talks(mp_context)
+        """,
+        imports="import psutil" if "psutil" in reap else "",
+    )
+    compare(passed=2 * len(METHODS))
+
+
+ANSWERS = """
+import threading
+import time
+
+def put_later(jobs):
+    time.sleep(1)
+    jobs.put("here")
+
+def relay(jobs):
+    thread = threading.Thread(target=put_later, args=(jobs,))
+    thread.start()
+    return thread
+"""
+
+
+@needs_proc
+def test_who_could_still_answer_is_asked_of_the_kernel(
+    suite: Callable[..., None], run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    suite(
+        AWAKE,
+        """
+    @pytest.fixture
+    def dead(mp_context):
+        process = mp_context.Process(target=helper.exits)
+        process.start()
+        process.join()
+        assert process.exitcode == 1
+
+    @pytest.fixture
+    def listener(mp_context):
+        records = mp_context.Queue()
+        listener = logging.handlers.QueueListener(records)
+        listener.start()
+        yield
+        listener.stop()
+
+    def test_listener_beside_the_dead(mp_context, dead, listener):
+        receiver, sender = mp_context.Pipe()
+        receiver.recv()
+
+    @pytest.mark.parametrize("module", [queue_relay, threading_helper])
+    def test_module_that_answers(mp_context, dead, listener, module):
+        jobs = mp_context.Queue()
+        thread = module.relay(jobs)
+        assert jobs.get() == "here"
+        thread.join()
+        """,
+        imports="import logging.handlers\nimport queue_relay\nimport threading_helper",
+        queue_relay=ANSWERS,
+        threading_helper=ANSWERS,
+    )
+    result = run_watched(*QUICK, "-W", "ignore::pytest_startmethod.ChildProcessCrashWarning")
+    result.assert_outcomes(passed=3 * len(METHODS), failed=len(METHODS))
+    assert len(re.findall("E +Failed: blocked for 0.25 s", result.stdout.str())) == len(METHODS)
+
+
+@needs_proc
+def test_what_comes_from_outside_is_awaited(
+    suite: Callable[..., None], run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    suite(
+        AWAKE,
+        '''
+    DETACHED = """
+    import os, sys, time
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    time.sleep(1)
+    os.write(1, b"here")
+    """
+
+    @pytest.fixture
+    def dead(mp_context):
+        process = mp_context.Process(target=helper.exits)
+        process.start()
+        process.join()
+
+    @pytest.mark.parametrize("ends", [os.pipe, os.openpty, socket.socketpair])
+    def test_it(mp_context, dead, ends):
+        reader, writer = [end if isinstance(end, int) else end.detach() for end in ends()]
+        command = [sys.executable, "-c", textwrap.dedent(DETACHED)]
+        subprocess.run(command, stdout=writer, stderr=subprocess.DEVNULL, check=True)
+        os.close(writer)
+        jobs = mp_context.SimpleQueue()
+        thread = threading.Thread(target=lambda: jobs.put(os.read(reader, 9)))
+        thread.start()
+        assert jobs.get() == b"here"
+        thread.join()
+        os.close(reader)
+        ''',
+        imports="import socket\nimport subprocess\nimport sys\nimport textwrap",
+    )
+    result = run_watched(*QUICK, "-W", "ignore::pytest_startmethod.ChildProcessCrashWarning")
+    result.assert_outcomes(passed=4 * len(METHODS))
+
+
+# How others end the forkserver that serves.
+ENDED = {
+    "stopped": "forkserver._forkserver._stop()",
+    "finalizers": "util._run_finalizers()",
+    "folder": "shutil.rmtree(util.get_temp_dir())",
+    "killed": "os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)",
+    "reaped": "kill_and_reap(forkserver._forkserver._forkserver_pid)",
+}
+
+
+@needs_signals
+@pytest.mark.parametrize("end", ENDED.values(), ids=ENDED)
+def test_a_forkserver_that_others_end_is_replaced(
+    suite: Callable[..., None], run_watched: Callable[..., pytest.RunResult], end: str
+) -> None:
+    suite(
+        f"""
+    def kill_and_reap(pid):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    @pytest.mark.start_methods("forkserver")
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_it(mp_context, number, monkeypatch):
+        helper.talks(mp_context)
+        before = len(os.listdir("/proc/self/fd")) if number == 2 else 0
+        {end}
+        helper.talks(mp_context)
+        with monkeypatch.context() as patch:
+            patch.setenv("OTHER", "environment")
+            helper.talks(mp_context)
+            {end}
+        helper.talks(mp_context)
+
+    @pytest.mark.start_methods("forkserver")
+    def test_leaves(mp_context):
+        helper.leaves(mp_context)
+        """,
+        imports="import shutil\nfrom multiprocessing import forkserver, util",
+    )
+    result = run_watched(*LEAK_ALLOWED)
+    result.assert_outcomes(passed=3)
+    assert result.stderr.str() == ""
+    assert OWN_ERROR not in result.stdout.str()
+
+
+@needs_signals
+def test_the_folder_for_temporary_files_is_removed_by_the_test(
+    suite: Callable[..., None], compare: Compare
+) -> None:
+    suite(
+        """
+    @pytest.fixture
+    def folder(monkeypatch):
+        with tempfile.TemporaryDirectory() as made:
+            monkeypatch.setattr(tempfile, "tempdir", made)
+            yield made
+
+    def test_it(mp_context, folder):
+        helper.talks(mp_context)
+        assert tempfile.gettempdir() == folder
+        """,
+        imports="import tempfile",
+    )
+    result = compare(passed=len(METHODS))
+    assert result.stderr.str() == ""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_suite_nobody_touched_keeps_what_it_keeps(
+    suite: Callable[..., None], compare: Compare, method: str
+) -> None:
+    suite(
+        """
+    CONTEXT = multiprocessing.get_context()
+    POOL = CONTEXT.Pool(1)
+
+    def test_pool_of_the_file():
+        assert POOL.apply(abs, [-1]) == 1
+
+    def test_pool_of_the_file_later():
+        assert POOL.apply(abs, [-2]) == 2
+
+    def test_executor_of_a_library():
+        test_executor_of_a_library.pid = library.ask(helper.pid)
+
+    def test_executor_of_a_library_later():
+        assert library.ask(helper.pid) == test_executor_of_a_library.pid
+
+    def test_other_context():
+        other = "fork" if CONTEXT.get_start_method() != "fork" else "spawn"
+        helper.talks(multiprocessing.get_context(other))
+        """,
+        imports="import multiprocessing\nimport library",
+        library="""
+            from concurrent.futures import ProcessPoolExecutor
+
+            EXECUTORS = []
+
+            def ask(target):
+                if not EXECUTORS:
+                    EXECUTORS.append(ProcessPoolExecutor(1))
+                return EXECUTORS[0].submit(target).result()
+        """,
+    )
+    default = f"--plain-default={method}"
+    compare(f"--start-method={method}", default, "-W", "error::UserWarning", passed=5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("filters", "errors"),
+    [
+        ("error", 0),
+        ("error::UserWarning", 0),
+        ("error::pytest_startmethod.ChildProcessCrashWarning", 1),
+    ],
+)
+def test_the_plugins_warnings_fail_a_suite_nobody_touched_where_a_filter_names_them(
+    suite: Callable[..., None],
+    run_watched: Callable[..., pytest.RunResult],
+    method: str,
+    filters: str,
+    errors: int,
+) -> None:
+    suite(
+        """
+    def test_kept():
+        test_kept.process = helper.leaves(multiprocessing)
+
+    def test_crashes():
+        process = multiprocessing.Process(target=helper.exits)
+        process.start()
+        process.join()
+        assert process.exitcode == 1
+        """,
+        imports="import multiprocessing",
+    )
+    result = run_watched(f"--start-method={method}", "-W", filters)
+    result.assert_outcomes(passed=2, errors=errors, warnings=1 - errors)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_kept_workers_that_would_keep_python_are_ended_with_one_warning(
+    suite: Callable[..., None], run_watched: Callable[..., pytest.RunResult], method: str
+) -> None:
+    suite(
+        """
+    KEPT = []
+
+    def test_keeps():
+        for _ in range(2):
+            receiver, sender = multiprocessing.Pipe()
+            KEPT.append(multiprocessing.Process(target=helper.waits, args=(receiver,)))
+            KEPT[-1].start()
+            helper.KEPT.append(sender)
+
+    def test_still_there():
+        assert all(process.is_alive() for process in KEPT)
+        """,
+        imports="import multiprocessing",
+    )
+    result = run_watched(f"--start-method={method}", "-W", "error")
+    result.assert_outcomes(passed=2, warnings=1)
+    result.stdout.fnmatch_lines(["*ChildProcessLeakWarning: still alive at the end of *"])
+
+
+# What is wrong with what the plugin looks at, and what it looks at itself.
+BROKEN = {
+    "a process without a name": """
+    class Process(CONTEXT.Process):
+        @property
+        def name(self):
+            raise ZeroDivisionError
+
+        @name.setter
+        def name(self, name):
+            pass
+    """,
+    "a process that hides what holds it": """
+    class Process(CONTEXT.Process):
+        @property
+        def _popen(self):
+            if any("pytest_startmethod" in frame.filename for frame in inspect.stack()[1:2]):
+                raise ZeroDivisionError
+            return vars(self).get("held")
+
+        @_popen.setter
+        def _popen(self, popen):
+            self.held = popen
+    """,
+    "the record": """
+    Process = CONTEXT.Process
+    recorder.Recorder._note_made = broken
+    """,
+    "the line that starts": """
+    Process = CONTEXT.Process
+    recorder.Recorder._origin = broken
+    """,
+    "the owner of a fixture": """
+    Process = CONTEXT.Process
+    owners.OwnerFinder.of_fixtures = broken
+    """,
+    "what is told": """
+    Process = CONTEXT.Process
+    watcher.Watch._count = broken
+    """,
+    "the lookout": """
+    Process = CONTEXT.Process
+    lookout.lookout = broken
+    """,
+    "the forkservers": """
+    Process = CONTEXT.Process
+    forkservers.Forkservers._choose = broken
+    forkservers.Forkservers.launched = broken
+    """,
+    "what a child imports": """
+    Process = CONTEXT.Process
+    launcher.hidden = broken
+    """,
+    "the script": """
+    Process = CONTEXT.Process
+    launcher.is_script_of = broken
+    """,
+    "the threads beside": """
+    Process = CONTEXT.Process
+    recorder._other_threads = broken
+    """,
+    "the end of a process": """
+    Process = CONTEXT.Process
+    children.Child.note = broken
+    """,
+}
+# Where these break, nothing is wrong under some start methods.
+ONLY = {
+    "the forkservers": ("forkserver",),
+    "what a child imports": ("spawn", "forkserver"),
+    "the threads beside": ("fork",),
+}
+
+
+@needs_proc
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("what", BROKEN)
+def test_an_error_of_the_plugin_is_one_warning_of_the_run(
+    suite: Callable[..., None],
+    run_watched: Callable[..., pytest.RunResult],
+    what: str,
+    method: str,
+) -> None:
+    suite(
+        f"""
+    CONTEXT = multiprocessing.get_context({method!r})
+
+    def broken(*_, **__):
+        raise ZeroDivisionError
+        """,
+        BROKEN[what],
+        """
+    PIDS = []
+
+    def started(target, *args):
+        process = Process(target=target, args=args)
+        process.start()
+        return process
+
+    @pytest.mark.start_methods(CONTEXT.get_start_method())
+    class TestIt:
+        def test_joins(self, mp_context):
+            process = started(helper.nothing)
+            process.join()
+            assert process.exitcode == 0
+
+        def test_leaves(self, mp_context):
+            receiver, sender = mp_context.Pipe()
+            PIDS.append(started(helper.waits, receiver).pid)
+            helper.KEPT.append(sender)
+
+        def test_it_is_gone(self, mp_context):
+            with pytest.raises(ProcessLookupError):
+                os.kill(PIDS[0], 0)
+        """,
+        imports="import inspect\nimport multiprocessing\n"
+        "from pytest_startmethod.launch import forkservers, launcher\n"
+        "from pytest_startmethod.watch import children, lookout, owners, recorder, watcher",
+    )
+    result = run_watched(*LEAK_ALLOWED)
+    result.assert_outcomes(passed=3, warnings=int(method in ONLY.get(what, METHODS)))
+    told = result.stdout.str().count(f"PytestWarning: {OWN_ERROR}")
+    assert told == int(method in ONLY.get(what, METHODS))
+    assert result.stderr.str() == ""
+
+
+@needs_signals
+def test_descriptors_that_the_test_closes_hide_no_process(
+    suite: Callable[..., None], run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    suite("""
+    PIDS = []
+
+    def test_leaves(mp_context):
+        process = helper.leaves(mp_context)
+        PIDS.append(process.pid)
+        os.close(process.sentinel)
+
+    def test_it_is_gone(mp_context):
+        with pytest.raises(ProcessLookupError):
+            os.kill(PIDS.pop(0), 0)
+    """)
+    result = run_watched("-p", "no:unraisableexception", *LEAK_ALLOWED)
+    result.assert_outcomes(passed=2 * len(METHODS), warnings=0)

@@ -45,7 +45,9 @@ class Tree(NamedTuple):
     processes: frozenset[int]
     """This process and those below it."""
     silent: frozenset[int]
-    """Those whose own threads don't count: multiprocessing's helpers, and the plugin's."""
+    """Those whose own threads don't count: the children of earlier tests."""
+    helpers: frozenset[int]
+    """Those that serve multiprocessing itself: they count but while they wait for requests."""
     threads: frozenset[int]
     """Threads of any of them that don't count."""
 
@@ -57,12 +59,14 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
         return None
     waiting = [thread for thread in threads if thread is not None]
     outside = _Outside(tree)
-    if any(outside.may_end(thread) for thread in waiting):
+    if any(outside.may_end(thread) for thread in waiting if thread.pid not in tree.helpers):
         return None
     return waiting
 
 
-def process_tree(silent: Collection[int], threads: Collection[int]) -> Tree:
+def process_tree(
+    silent: Collection[int], threads: Collection[int], helpers: Collection[int]
+) -> Tree:
     """Return the tree of this process, with those that were left by their parents."""
     here = System.getpid()
     parents: dict[int, int] = {}
@@ -82,7 +86,7 @@ def process_tree(silent: Collection[int], threads: Collection[int]) -> Tree:
     group = groups.get(here)
     if parents.get(here) != 1:  # else its siblings can't be told from them
         found |= {pid for pid in groups if groups[pid] == group and parents[pid] == 1}
-    return Tree(here, frozenset(found), frozenset(silent), frozenset(threads))
+    return Tree(here, frozenset(found), frozenset(silent), frozenset(helpers), frozenset(threads))
 
 
 def holders(descriptor: int) -> set[int]:
