@@ -44,7 +44,7 @@ def pytest_configure(config):
             multiprocessing.set_start_method(default)
 """
 
-HELPER = """
+HELPER = '''
 import os
 import time
 
@@ -68,6 +68,14 @@ def waits(connection):
 def pid(*_):
     return os.getpid()
 
+def gone(pid):
+    """Has it ended, whoever is to be told of that?"""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
 def ask(context, value):
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=answers, args=(sender, value))
@@ -78,7 +86,7 @@ def ask(context, value):
     return process, answer
 
 def talks(context):
-    '''A child of its own answers, and ends.'''
+    """A child of its own answers, and ends."""
     process, answer = ask(context, "mine")
     process.join()
     assert answer == "mine"
@@ -88,13 +96,13 @@ def talks(context):
 KEPT = []
 
 def leaves(context):
-    '''A child that would wait for ever outlives the test.'''
+    """A child that would wait for ever outlives the test."""
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=waits, args=(receiver,), daemon=True)
     process.start()
     KEPT.append(sender)
     return process
-"""
+'''
 
 TALKS = """
     def test_talks(mp_context):
@@ -736,9 +744,9 @@ def test_what_comes_from_outside_is_awaited(
 ENDED = {
     "stopped": "forkserver._forkserver._stop()",
     "finalizers": "util._run_finalizers()",
-    "folder": "shutil.rmtree(util.get_temp_dir())",
-    "killed": "os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)",
-    "reaped": "kill_and_reap(forkserver._forkserver._forkserver_pid)",
+    "socket": "os.unlink(forkserver._forkserver._forkserver_address)",
+    "killed": "kill(os.WNOWAIT)",
+    "reaped": "kill(0)",
 }
 
 
@@ -749,15 +757,15 @@ def test_a_forkserver_that_others_end_is_replaced(
 ) -> None:
     suite(
         f"""
-    def kill_and_reap(pid):
+    def kill(flags):
+        pid = forkserver._forkserver._forkserver_pid
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        os.waitid(os.P_PID, pid, os.WEXITED | flags)
 
     @pytest.mark.start_methods("forkserver")
     @pytest.mark.parametrize("number", [1, 2])
     def test_it(mp_context, number, monkeypatch):
         helper.talks(mp_context)
-        before = len(os.listdir("/proc/self/fd")) if number == 2 else 0
         {end}
         helper.talks(mp_context)
         with monkeypatch.context() as patch:
@@ -770,7 +778,7 @@ def test_a_forkserver_that_others_end_is_replaced(
     def test_leaves(mp_context):
         helper.leaves(mp_context)
         """,
-        imports="import shutil\nfrom multiprocessing import forkserver, util",
+        imports="from multiprocessing import forkserver, util",
     )
     result = run_watched(*LEAK_ALLOWED)
     result.assert_outcomes(passed=3)
@@ -797,7 +805,7 @@ def test_the_folder_for_temporary_files_is_removed_by_the_test(
         imports="import tempfile",
     )
     result = compare(passed=len(METHODS))
-    assert result.stderr.str() == ""
+    assert "pytest_startmethod" not in result.stderr.str()  # Python 3.12 misses the folder itself
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -1011,8 +1019,7 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
             helper.KEPT.append(sender)
 
         def test_it_is_gone(self, mp_context):
-            with pytest.raises(ProcessLookupError):
-                os.kill(PIDS[0], 0)
+            assert helper.gone(PIDS[0])
         """,
         imports="import inspect\nimport multiprocessing\n"
         "from pytest_startmethod.launch import forkservers, launcher\n"
@@ -1025,7 +1032,7 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
     assert result.stderr.str() == ""
 
 
-@needs_signals
+@needs_proc
 def test_descriptors_that_the_test_closes_hide_no_process(
     suite: Callable[..., None], run_watched: Callable[..., pytest.RunResult]
 ) -> None:
@@ -1038,8 +1045,10 @@ def test_descriptors_that_the_test_closes_hide_no_process(
         os.close(process.sentinel)
 
     def test_it_is_gone(mp_context):
-        with pytest.raises(ProcessLookupError):
-            os.kill(PIDS.pop(0), 0)
+        assert helper.gone(PIDS.pop(0))
     """)
-    result = run_watched("-p", "no:unraisableexception", *LEAK_ALLOWED)
-    result.assert_outcomes(passed=2 * len(METHODS), warnings=0)
+    # A spawned child may find the end of its own data closed.
+    crash_allowed = ("-W", "ignore::pytest_startmethod.ChildProcessCrashWarning")
+    result = run_watched("-p", "no:unraisableexception", *LEAK_ALLOWED, *crash_allowed)
+    result.assert_outcomes(passed=2 * len(METHODS))
+    assert OWN_ERROR not in result.stdout.str()
