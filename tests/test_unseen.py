@@ -931,6 +931,10 @@ BROKEN = {
         def _popen(self, popen):
             self.held = popen
     """,
+    "a process without weak references": """
+    Process = CONTEXT.Process
+    weak_map.weakref = types.SimpleNamespace(ref=not_weak)
+    """,
     "the record": """
     Process = CONTEXT.Process
     recorder.Recorder._note_made = broken
@@ -973,8 +977,9 @@ BROKEN = {
     children.Child.note = broken
     """,
 }
-# Where these break, nothing is wrong under some start methods.
-ONLY = {
+# Where these break, nothing is wrong under other start methods.
+ONLY: dict[str, tuple[str, ...]] = {
+    "a process without weak references": (),
     "the forkservers": ("forkserver",),
     "what a child imports": ("spawn", "forkserver"),
     "the threads beside": ("fork",),
@@ -996,6 +1001,9 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
 
     def broken(*_, **__):
         raise ZeroDivisionError
+
+    def not_weak(*_):  # as of what a C extension makes
+        raise TypeError
         """,
         BROKEN[what],
         """
@@ -1021,9 +1029,10 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
         def test_it_is_gone(self, mp_context):
             assert helper.gone(PIDS[0])
         """,
-        imports="import inspect\nimport multiprocessing\n"
+        imports="import inspect\nimport multiprocessing\nimport types\n"
         "from pytest_startmethod.launch import forkservers, launcher\n"
-        "from pytest_startmethod.watch import children, lookout, owners, recorder, watcher",
+        "from pytest_startmethod.watch import children, lookout, owners\n"
+        "from pytest_startmethod.watch import recorder, watcher, weak_map",
     )
     result = run_watched(*LEAK_ALLOWED)
     result.assert_outcomes(passed=3, warnings=int(method in ONLY.get(what, METHODS)))
@@ -1051,4 +1060,56 @@ def test_descriptors_that_the_test_closes_hide_no_process(
     crash_allowed = ("-W", "ignore::pytest_startmethod.ChildProcessCrashWarning")
     result = run_watched("-p", "no:unraisableexception", *LEAK_ALLOWED, *crash_allowed)
     result.assert_outcomes(passed=2 * len(METHODS))
+    assert OWN_ERROR not in result.stdout.str()
+
+
+@needs_proc
+def test_a_pool_an_executor_or_a_manager_that_cannot_be_stopped_leaves_nothing(
+    suite: Callable[..., None], run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    suite(
+        """
+    KEPT, PIDS = [], []
+
+    class StubbornPool(Pool):
+        def terminate(self):
+            raise ZeroDivisionError
+
+    class StubbornExecutor(ProcessPoolExecutor):
+        def shutdown(self, *_, **__):
+            raise ZeroDivisionError
+
+    class StubbornManager(SyncManager):
+        @property
+        def shutdown(self):
+            raise ZeroDivisionError
+
+        @shutdown.setter
+        def shutdown(self, finalize):
+            pass
+
+    def test_pool(mp_context):
+        KEPT.append(StubbornPool(1, context=mp_context))
+        PIDS.append(KEPT[-1].apply(helper.pid))
+
+    def test_executor(mp_context):
+        KEPT.append(StubbornExecutor(1, mp_context=mp_context))
+        PIDS.append(KEPT[-1].submit(helper.pid).result())
+
+    def test_manager(mp_context):
+        KEPT.append(StubbornManager(ctx=mp_context))
+        KEPT[-1].start()
+        PIDS.append(KEPT[-1]._process.pid)
+
+    def test_they_are_gone():
+        assert len(PIDS) == 3
+        assert all(helper.gone(pid) for pid in PIDS)
+        """,
+        imports="from multiprocessing.managers import SyncManager\n"
+        "from multiprocessing.pool import Pool",
+    )
+    own = ("UnhandledThreadException", "UnraisableException")  # by the makers' own, at their end
+    quiet = [arg for name in own for arg in ("-W", f"ignore::pytest.Pytest{name}Warning")]
+    result = run_watched("--start-method=spawn", *LEAK_ALLOWED, *quiet)
+    result.assert_outcomes(passed=4)
     assert OWN_ERROR not in result.stdout.str()

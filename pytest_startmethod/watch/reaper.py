@@ -84,14 +84,18 @@ def _wait(children: Iterable[Child], seconds: float) -> list[Child]:
 
 def _stop_maker(maker: Any) -> None:  # noqa: ANN401 (a pool, an executor or a manager)
     def stop() -> None:
-        # One that can't be stopped, as it is the user's own or only half made: its children can.
-        with suppress(Exception):
-            if isinstance(maker, ProcessPoolExecutor):
-                maker.shutdown(wait=False, cancel_futures=True)
-            elif isinstance(maker, Pool):
-                maker.terminate()
-            else:
-                maker.shutdown()
+        # As its own class does it, or else that of the standard library. One that is only half
+        # made can't be stopped at all, and its children can.
+        classes: tuple[Any, ...] = (type(maker), ProcessPoolExecutor, Pool)
+        for cls in classes:
+            with suppress(Exception):
+                if isinstance(maker, ProcessPoolExecutor):
+                    cls.shutdown(maker, wait=False, cancel_futures=True)
+                elif isinstance(maker, Pool):
+                    cls.terminate(maker)
+                else:
+                    maker.shutdown()
+                return
 
     # In a thread, as Pool.terminate() waits for ever where a killed worker holds the pool's lock.
     thread = System.Thread(target=stop, daemon=True)
