@@ -94,6 +94,7 @@ class System:
     # Bound to the default context, whatever `multiprocessing` holds by these names.
     get_start_method = staticmethod(multiprocessing.get_start_method)
     set_start_method = staticmethod(multiprocessing.set_start_method)
+    current_process = staticmethod(multiprocessing.current_process)
 
     _environ = os.environ
 

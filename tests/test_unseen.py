@@ -744,6 +744,7 @@ def test_what_comes_from_outside_is_awaited(
 ENDED = {
     "stopped": "forkserver._forkserver._stop()",
     "finalizers": "util._run_finalizers()",
+    "folder": "shutil.rmtree(util.get_temp_dir())",
     "socket": "os.unlink(forkserver._forkserver._forkserver_address)",
     "killed": "kill(os.WNOWAIT)",
     "reaped": "kill(0)",
@@ -778,11 +779,13 @@ def test_a_forkserver_that_others_end_is_replaced(
     def test_leaves(mp_context):
         helper.leaves(mp_context)
         """,
-        imports="from multiprocessing import forkserver, util",
+        imports="import shutil\nfrom multiprocessing import forkserver, util",
     )
     result = run_watched(*LEAK_ALLOWED)
     result.assert_outcomes(passed=3)
-    assert result.stderr.str() == ""
+    # Python 3.12 misses a folder that was removed itself.
+    assert result.stderr.str() == "" or "rmtree" in end
+    assert "pytest_startmethod" not in result.stderr.str()
     assert OWN_ERROR not in result.stdout.str()
 
 
@@ -935,6 +938,12 @@ BROKEN = {
     Process = CONTEXT.Process
     weak_map.weakref = types.SimpleNamespace(ref=not_weak)
     """,
+    "what holds a process doesn't say how it started it": """
+    Process = CONTEXT.Process
+    for popen in POPENS[CONTEXT.get_start_method()].__mro__:
+        if "method" in vars(popen):
+            del popen.method
+    """,
     "the record": """
     Process = CONTEXT.Process
     recorder.Recorder._note_made = broken
@@ -980,6 +989,7 @@ BROKEN = {
 # Where these break, nothing is wrong under other start methods.
 ONLY: dict[str, tuple[str, ...]] = {
     "a process without weak references": (),
+    "what holds a process doesn't say how it started it": (),
     "the forkservers": ("forkserver",),
     "what a child imports": ("spawn", "forkserver"),
     "the threads beside": ("fork",),
@@ -1001,6 +1011,9 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
 
     def broken(*_, **__):
         raise ZeroDivisionError
+
+    POPENS = {{"fork": popen_fork.Popen, "spawn": popen_spawn_posix.Popen}}
+    POPENS["forkserver"] = popen_forkserver.Popen
 
     def not_weak(*_):  # as of what a C extension makes
         raise TypeError
@@ -1030,6 +1043,7 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
             assert helper.gone(PIDS[0])
         """,
         imports="import inspect\nimport multiprocessing\nimport types\n"
+        "from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix\n"
         "from pytest_startmethod.launch import forkservers, launcher\n"
         "from pytest_startmethod.watch import children, lookout, owners\n"
         "from pytest_startmethod.watch import recorder, watcher, weak_map",
