@@ -7,6 +7,7 @@ the attributes of classes, so the real functions stand in one here, taken before
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import select
@@ -49,6 +50,7 @@ class System:
     listdir = staticmethod(os.listdir)
     readlink = _real(os, "readlink")
     getcwd = staticmethod(os.getcwd)
+    SEPARATOR = os.sep
     kill = staticmethod(os.kill)
     waitpid = staticmethod(os.waitpid)
     waitid = _real(os, "waitid")  # macOS has it since Python 3.13, Windows never
@@ -59,6 +61,9 @@ class System:
     get_handler = staticmethod(signal.getsignal)
     getitimer = _real(signal, "getitimer")
     pthread_kill = _real(signal, "pthread_kill")
+    pthread_sigmask = _real(signal, "pthread_sigmask")
+    sigpending = _real(signal, "sigpending")
+    sigtimedwait = _real(signal, "sigtimedwait")
     pidfd_send_signal = _real(signal, "pidfd_send_signal")
 
     poll = _real(select, "poll")
@@ -82,9 +87,13 @@ class System:
     main_thread = staticmethod(threading.main_thread)
     threads = staticmethod(threading.enumerate)
 
+    executable = sys.executable
+    collect_garbage = staticmethod(gc.collect)
+
     # Bound to the default context, whatever `multiprocessing` holds by these names.
     get_start_method = staticmethod(multiprocessing.get_start_method)
     set_start_method = staticmethod(multiprocessing.set_start_method)
+    current_process = staticmethod(multiprocessing.current_process)
 
     _environ = os.environ
 
@@ -122,6 +131,21 @@ class System:
             return cls.waitid(cls.ALL, 0, cls.LOOK) is not None
         except ChildProcessError:
             return False
+
+    @classmethod
+    def is_grandchild(cls, pid: int) -> bool:
+        """Tell whether a pid is that of a living child of a child of this process, on Linux."""
+        found = pid
+        for _ in range(2):
+            try:
+                stat = cls.read_file(f"/proc/{found}/stat")
+            except OSError:
+                return False
+            state, parent = stat[stat.rfind(b")") + 1 :].split()[:2]
+            if state in (b"Z", b"X"):
+                return False
+            found = int(parent)
+        return found == cls.getpid()
 
     @classmethod
     def lookout_environment(cls) -> dict[str, str]:

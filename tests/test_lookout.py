@@ -185,7 +185,8 @@ def test_a_thread_that_may_not_be_looked_at_may_move(
     blocked.start()
     main = {threading.main_thread().native_id or 0}
     older = {int(name) for name in threads()} - {blocked.native_id or 0}
-    tree = waits.Tree(os.getpid(), frozenset({os.getpid()}), frozenset(), frozenset(main | older))
+    none: frozenset[int] = frozenset()
+    tree = waits.Tree(os.getpid(), frozenset({os.getpid()}), none, none, frozenset(main | older))
     while waits.stuck_threads(tree) is None:
         pass
     monkeypatch.setattr(System, "read_file", staticmethod(refuse))

@@ -117,6 +117,9 @@ class Forkservers:
     def _replace(self, server: Forkserver) -> Forkserver:
         """Let a fresh server take the place of one that doesn't serve any more."""
         state = next(state for state, known in self._servers.items() if known is server)
+        _forget_missing_folder()
+        del self._servers[state]
+        self._servers[object()] = server  # until its children have ended
         fresh = self._servers[state] = Forkserver(server.preload)
         fresh.bind(self.connect)
         return fresh
@@ -176,10 +179,26 @@ class Forkserver:
     def stop(self) -> None:
         """End the server, and not wait for the processes that hold its pipe."""
         pid = self.pid
-        with suppress(OSError):  # somebody has ended it, waited for it, or removed its socket
+        # Somebody has ended it, waited for it, removed its socket, or did so by halves.
+        with suppress(OSError, TypeError):
             if pid is not None and System.waitid_alive(pid):
                 System.kill(pid, signal.SIGKILL)
             self._server._stop()  # type: ignore[attr-defined]  # noqa: SLF001 (CPython's tests use it)
+
+
+def _forget_missing_folder() -> None:
+    """Let multiprocessing make another folder for its sockets, where somebody has removed its own.
+
+    Its name is private, the same from Python 3.3 to 3.15; where it goes missing, the next start
+    fails as without the plugin.
+    """
+    config = getattr(System.current_process(), "_config", {})
+    folder = config.get("tempdir")
+    if folder is not None:
+        try:
+            System.stat(folder)
+        except FileNotFoundError:
+            config["tempdir"] = None
 
 
 def _is_open(popen: Any) -> bool:  # noqa: ANN401 (a private class)

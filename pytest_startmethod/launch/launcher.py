@@ -32,23 +32,32 @@ class Launcher:
         self._preload = preload
         self._modules = modules
         self._guard = guard
-        self._servers: Any = None  # Forkservers, where there are any
+        self._make_servers: Any = None  # the class, where there are forkservers
+        self._servers: Any = None
+        self._main_is_script = False
         self._put_back = ExitStack()
 
-    def install(self) -> None:
-        """Begin to serve the processes that are started from now on."""
-        main = sys.modules["__main__"]
+    def prepare(self) -> None:
+        """Read and import what is needed, before a test may hide the file system."""
         with self._guard:
-            if is_script_of("pytest", main):
-                # As after "python -m pytest", whose main module multiprocessing doesn't run again.
-                self._patch(main, "__spec__", ModuleSpec("pytest.__main__", None))
-        self._get_preparation_data = spawn.get_preparation_data
-        self._patch(spawn, "get_preparation_data", self._preparation_data)
+            self._main_is_script = is_script_of("pytest", sys.modules["__main__"])
         if not WINDOWS:
             with self._guard:
                 from pytest_startmethod.launch.forkservers import Forkservers
 
-                servers = Forkservers(self._preload, self._guard)
+                self._make_servers = Forkservers
+
+    def install(self) -> None:
+        """Begin to serve the processes that are started from now on."""
+        if self._main_is_script:
+            # As after "python -m pytest", whose main module multiprocessing doesn't run again.
+            main = sys.modules["__main__"]
+            self._patch(main, "__spec__", ModuleSpec("pytest.__main__", None))
+        self._get_preparation_data = spawn.get_preparation_data
+        self._patch(spawn, "get_preparation_data", self._preparation_data)
+        if self._make_servers is not None:
+            with self._guard:
+                servers = self._make_servers(self._preload, self._guard)
                 servers.install()
                 self._servers = servers
                 self._put_back.callback(servers.uninstall)

@@ -6,6 +6,8 @@ import multiprocessing
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_startmethod.system import System
+
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
@@ -130,14 +132,14 @@ class Default(NamedTuple):
     @classmethod
     def current(cls) -> Default:
         """Take note of it."""
-        return cls(multiprocessing.get_start_method(allow_none=True), _fallback())
+        return cls(System.get_start_method(allow_none=True), _fallback())
 
     def restore(self) -> None:
         """Make it so again, "not set yet" too."""
-        pinned = multiprocessing.get_start_method(allow_none=True)
+        pinned = System.get_start_method(allow_none=True)
         if pinned != self.pinned or _fallback() is not self.fallback:
             _set_fallback(self.fallback)
-            multiprocessing.set_start_method(self.pinned, force=True)
+            System.set_start_method(self.pinned, force=True)
 
 
 # What multiprocessing falls back to while nothing is pinned: private, and the same from Python 3.4

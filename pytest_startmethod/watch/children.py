@@ -124,14 +124,14 @@ class Child:
             elif self.is_direct and System.waitid is not None:
                 self._look_at_pid()
             else:
-                self.gone = popen is None or self.sentinel_ended(popen)
+                self._look_at_sentinel(popen)
         return self.gone
 
     def _look_at_pid(self) -> None:
         try:
             found = System.waitid(System.PID, self.pid, System.LOOK)
-        except ChildProcessError:  # somebody else has taken its exit status
-            self.gone = True
+        except ChildProcessError:  # somebody else has taken its exit status, or a forkserver will
+            self.gone = not System.is_grandchild(self.pid)
             return
         if found is not None:
             killed = found.si_code in System.KILLED
@@ -146,14 +146,17 @@ class Child:
         if code is not None:
             self.note(code)
 
-    @staticmethod
-    def sentinel_ended(popen: Any) -> bool:  # noqa: ANN401 (as the property)
-        """Look at the descriptor that a process closes at its end, or long before that.
-
-        A closed descriptor tells nothing: then a process counts as ended.
-        """
+    def _look_at_sentinel(self, popen: Any) -> None:  # noqa: ANN401 (as the property)
+        """Look at the descriptor that the forkserver closes when it has told the exit code."""
         sentinel = getattr(popen, "sentinel", None)
-        return sentinel is None or bool(System.ready([int(sentinel)]))
+        is_open = True
+        if sentinel is not None:
+            ready = System.ready([int(sentinel)])
+            if not ready:
+                return
+            is_open = all(ready.values())
+        # A descriptor that somebody has closed tells nothing.
+        self.gone = is_open or not System.is_grandchild(self.pid)
 
     def ask(self) -> None:
         """Ask for the exit code as `Process.exitcode` does, where that is to be had at once.

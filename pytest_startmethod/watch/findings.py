@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_startmethod.system import System
 from pytest_startmethod.watch.exit_codes import describe
 from pytest_startmethod.watch.tracebacks import last_line
 
@@ -101,8 +101,8 @@ def section(children: Sequence[Child]) -> list[str]:
 
 def _relative(place: str) -> str:
     """Shorten the path of a place below the working directory."""
-    with suppress(ValueError, OSError):  # elsewhere, or no file; the working directory is gone
-        return str(Path(place).relative_to(Path.cwd()))
+    with suppress(OSError):  # the working directory is gone
+        return place.removeprefix(System.getcwd().rstrip(System.SEPARATOR) + System.SEPARATOR)
     return place
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import _thread
 import signal
-import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_startmethod.system import LINUX, WINDOWS, System
@@ -100,9 +98,9 @@ class ProcessLookout:
 
     def __init__(self, seconds: float) -> None:
         here = System.getpid()
-        self._file = str(Path(kernel.__file__))
+        self._file = str(kernel.__file__)
         began = kernel.start_time(System.read_file(f"/proc/{here}/stat")).decode()
-        command = [sys.executable, "-I", "-S", "-E", self._file]
+        command = [System.executable, "-I", "-S", "-E", self._file]
         command += [str(here), str(seconds), str(int(SIGNAL)), began, "1"]
         self._pid = _detach(["sh", "-c", SHELL, "sh", str(here), *command])
         if _ptrace_scope() == 1:
@@ -131,13 +129,13 @@ class ProcessLookout:
 def _detach(command: list[str]) -> int:
     """Run a shell that starts a process in the background and prints its pid."""
     reader, writer = System.pipe()
-    with _no_sigchld():
+    with _no_sigchld() as shell:
         try:
             keep = (0, 1, 2, writer)
             closed = [
                 int(name) for name in System.listdir("/proc/self/fd") if int(name) not in keep
             ]
-            pid = System.posix_spawn(
+            shell.pid = pid = System.posix_spawn(
                 "/bin/sh",
                 command,
                 System.lookout_environment(),
@@ -164,20 +162,35 @@ def _detach(command: list[str]) -> int:
 
 
 class _no_sigchld:  # noqa: N801 (reads as a context)
-    """Keeps the end of the shell from a test's own handler of SIGCHLD."""
+    """Keeps the end of the shell from a test that handles SIGCHLD or waits for it."""
 
-    def __enter__(self) -> None:
+    pid = 0
+    """The shell's."""
+
+    def __enter__(self) -> _no_sigchld:
         handler = System.get_handler(SIGCHLD)
         in_main_thread = System.get_ident() == System.main_thread().ident
+        # Other threads may take the signal, whatever this one blocks.
         self._handler = handler if callable(handler) and in_main_thread else None
         if self._handler is not None:
             System.set_handler(SIGCHLD, signal.SIG_DFL)
+        # A test that waits for it by sigwait() has blocked it.
+        self._blocks = SIGCHLD not in System.sigpending()
+        if self._blocks:
+            self._before = System.pthread_sigmask(signal.SIG_BLOCK, [SIGCHLD])
+        return self
 
     def __exit__(self, *_: object) -> None:
+        another = self._handler is not None and System.has_zombie()
+        if self._blocks:
+            told = System.sigtimedwait([SIGCHLD], 0)
+            another = another or (told is not None and told.si_pid != self.pid)
         if self._handler is not None:
             System.set_handler(SIGCHLD, self._handler)
-            if System.has_zombie():  # a child of the test's may have ended meanwhile
-                System.pthread_kill(System.main_thread().ident, SIGCHLD)
+        if another:  # another child has ended meanwhile
+            System.kill(System.getpid(), SIGCHLD)
+        if self._blocks:
+            System.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 
 class ThreadLookout:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import gc
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ def stop(outlive: Callable[[], list[Child]]) -> list[Child]:
     """
     alive = _wait(outlive(), SOON)
     if any(child.maker is not None for child in alive):
-        gc.collect()  # a pool, executor or manager in a reference cycle ends with it
+        System.collect_garbage()  # a pool, executor or manager in a reference cycle ends with it
     leaked = _wait(alive, GRACE)
     stop_makers(leaked)
     # None can disobey the second, but on a busy machine it may take its time.
@@ -84,13 +83,20 @@ def _wait(children: Iterable[Child], seconds: float) -> list[Child]:
 
 
 def _stop_maker(maker: Any) -> None:  # noqa: ANN401 (a pool, an executor or a manager)
-    stop: Callable[[], object]
-    if isinstance(maker, ProcessPoolExecutor):
-        stop = functools.partial(maker.shutdown, wait=False, cancel_futures=True)
-    elif isinstance(maker, Pool):
-        stop = maker.terminate
-    else:
-        stop = maker.shutdown
+    def stop() -> None:
+        # As its own class does it, or else that of the standard library. One that is only half
+        # made can't be stopped at all, and its children can.
+        classes: tuple[Any, ...] = (type(maker), ProcessPoolExecutor, Pool)
+        for cls in classes:
+            with suppress(Exception):
+                if isinstance(maker, ProcessPoolExecutor):
+                    cls.shutdown(maker, wait=False, cancel_futures=True)
+                elif isinstance(maker, Pool):
+                    cls.terminate(maker)
+                else:
+                    maker.shutdown()
+                return
+
     # In a thread, as Pool.terminate() waits for ever where a killed worker holds the pool's lock.
     thread = System.Thread(target=stop, daemon=True)
     thread.start()

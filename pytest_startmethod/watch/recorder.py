@@ -69,6 +69,8 @@ class Recorder:
         self.children: list[Child] = []
         self._made: WeakMap[Made] = WeakMap()
         self._by_popen: WeakMap[Child] = WeakMap()
+        # The classes, by id, whose objects can't be noted: whoever starts them owns the process.
+        self._unnoted: set[int] = set()
         self._proxies_watched = False
         self._pid = System.getpid()
         self._patches = ExitStack()
@@ -136,8 +138,11 @@ class Recorder:
         def __init__(made: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
             __tracebackhide__ = True
             if System.getpid() == self._pid:
+                noted = False
                 with self._guard:
-                    self._note_made(made)
+                    noted = self._note_made(made)
+                if not noted:
+                    self._unnoted.add(id(type(made)))
             original(made, *args, **kwargs)
 
         return __init__
@@ -190,48 +195,59 @@ class Recorder:
                 if self._stall is not None:
                     self._stall.after_start()
             with self._guard:
-                self._record(process, getattr(process, "_popen", None), beside)
+                self._record(process, self._popen(process), beside)
             return None
 
         return start
 
-    def _note_made(self, made: object) -> None:
-        if made not in self._made:  # by the __init__ of another class
-            # The line counts only for what starts processes for others.
-            place = self._origin(sys._getframe(2))[0] if isinstance(made, POOLS) else ""  # noqa: SLF001 (see `_record`)
-            self._made.set(made, Made(self._owner(), place))
+    def _note_made(self, made: object) -> bool:
+        if made in self._made:  # by the __init__ of another class
+            return True
+        # The line counts only for what starts processes for others.
+        place = self._origin(sys._getframe(2))[0] if isinstance(made, POOLS) else ""  # noqa: SLF001 (see `_record`)
+        return self._made.set(made, Made(self._owner(), place))
+
+    def _popen(self, process: BaseProcess) -> object:
+        """Return what holds a process that was started, whatever its class makes of `_popen`."""
+        with self._guard:
+            return getattr(process, "_popen", None)
+        held = vars(process).values()
+        return next((one for one in held if hasattr(one, "pid") and hasattr(one, "poll")), None)
 
     def _record(self, process: BaseProcess, popen: object, beside: tuple[str, ...]) -> None:
         pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
         if popen is None or pid is None:
             return
-        self._launched(popen)
+        with self._guard:
+            self._launched(popen)
         place, maker = "unknown line", None
         with self._guard:
             # No other way to see who calls, on CPython.
             place, maker = self._origin(sys._getframe(2))  # noqa: SLF001
         by_pool = isinstance(maker, POOLS)
         # A manager's only process is made by whoever starts it.
-        made = self._made.get(maker if by_pool else process)
-        owner = self.session if made is None else made.owner
+        owner = self._owner_of(maker if by_pool else process)
         if owner is None:
             return
         of_maker = self._made.get(maker)
-        child = Child(
-            process,
-            popen,
-            place,
-            maker,
-            owner,
-            by_pool=by_pool,
-            made_at=of_maker.place if of_maker else "",
-        )
+        made_at = of_maker.place if of_maker else ""
+        child = None
+        with self._guard:
+            child = Child(process, popen, place, maker, owner, by_pool=by_pool, made_at=made_at)
+        if child is None:  # what can't be read isn't known; it is to end with its test all the same
+            child = Child(None, popen, place, maker, owner, by_pool=by_pool, made_at=made_at)
         child.forked_beside = beside if child.start_method == "fork" else ()
         if maker is not None and not by_pool:
             self._watch_proxies()
         self.children.append(child)
         self._by_popen.set(popen, child)
         self._started(child)
+
+    def _owner_of(self, made: object) -> Owner | None:
+        known = self._made.get(made)
+        if known is not None:
+            return known.owner
+        return self._owner() if id(type(made)) in self._unnoted else self.session
 
     def _origin(self, frame: FrameType | None) -> tuple[str, object | None]:
         """Return the line that starts a process, and the maker whose code does it."""

@@ -7,6 +7,8 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 from multiprocessing.pool import Pool
+from multiprocessing.synchronize import SemLock
+from selectors import BaseSelector
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.system import WINDOWS, System
@@ -96,13 +98,18 @@ class StallWatch:
             if self._lookout is not None:
                 self._lookout.pause()
             if self._handled_before is not None:
-                if System.get_handler(SIGNAL) == self._handle:  # else the test's own
+                if System.get_handler(SIGNAL) == self._handle:
                     System.set_handler(SIGNAL, self._handled_before)
+                else:  # the test's own, which may stay
+                    self._end_lookout()
                 self._handled_before = None
 
     def end(self) -> None:
         """End the lookout."""
         self.leave()
+        self._end_lookout()
+
+    def _end_lookout(self) -> None:
         if self._lookout is not None:
             self._lookout.end()
             self._lookout = None
@@ -131,7 +138,11 @@ class StallWatch:
             if self._handled_before is None:
                 if System.get_ident() != self._main:
                     return
-                self._handled_before = System.set_handler(SIGNAL, self._handle)
+                if System.get_handler(SIGNAL) in (signal.SIG_DFL, signal.SIG_IGN):
+                    self._handled_before = System.set_handler(SIGNAL, self._handle)
+            if System.get_handler(SIGNAL) != self._handle:  # the test's own is to hear of no more
+                self._end_lookout()
+                return
             if self._lookout is None:
                 self._lookout = lookout.lookout(self._seconds, self._is_stalled)
             self._lookout.begin()
@@ -187,18 +198,20 @@ class StallWatch:
         if not waits.AVAILABLE:
             return Stall() if self._all_are_dead() else None
         stuck = self._stuck(_awaited(frames))
-        return None if stuck is None else Stall(stuck=tuple(stuck))
+        if stuck is None or is_answered(frames):
+            return None
+        return Stall(stuck=tuple(stuck))
 
     def _stuck(self, descriptor: int | None) -> list[waits.Thread] | None:
         threads = {System.main_thread().native_id or 0, *self._older_ids}
         threads |= {thread.native_id or 0 for thread in self._of_others()}
         if self._lookout is not None:
             threads.add(self._lookout.thread)
-        silent = set(self._helpers())
+        silent: set[int] = set()
         if descriptor is not None:
             # An earlier test's process that has nothing of what this one waits for.
             silent |= set(self._bystanders()) - waits.holders(descriptor)
-        return waits.stuck_threads(waits.process_tree(silent, threads))
+        return waits.stuck_threads(waits.process_tree(silent, threads, self._helpers()))
 
     def _of_others(self) -> list[threading.Thread]:
         """Return the threads that aren't the test's: older ones, and those of pytest's plugins."""
@@ -263,6 +276,33 @@ def _awaited(frames: list[FrameType]) -> int | None:
         if isinstance(sentinel, int):
             return sentinel
     return None
+
+
+def is_answered(frames: list[FrameType]) -> bool:
+    """Tell whether a wait is about to end: the answer came while the signal was handled.
+
+    By names that are the same from Python 3.4 to 3.15; where they go missing such a wait isn't
+    looked at.
+    """
+    for frame in frames:
+        this: Any = frame.f_locals.get("self")
+        waiter: Any = frame.f_locals.get("waiter")
+        descriptors: list[int] = []
+        if isinstance(this, Connection):
+            descriptors = [this.fileno()] if frame.f_code.co_name == "_recv" else []
+        elif isinstance(this, BaseSelector):
+            descriptors = [key.fd for key in this.get_map().values()]
+        elif isinstance(sentinel := getattr(this, "sentinel", None), int):
+            descriptors = [sentinel]
+        lock = this if isinstance(this, SemLock) else getattr(this, "_wait_semaphore", None)
+        is_zero = getattr(getattr(lock, "_semlock", None), "_is_zero", None)
+        if is_zero is not None and not is_zero():
+            return True
+        if (descriptors and System.ready(descriptors)) or (
+            hasattr(waiter, "locked") and not waiter.locked()
+        ):
+            return True
+    return False
 
 
 def lost_workers(frames: list[FrameType], children: Collection[Child]) -> list[Child]:

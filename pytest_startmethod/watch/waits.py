@@ -16,6 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_startmethod.system import System
 from pytest_startmethod.watch.kernel import CALLS, MACHINE, endless_wait, switches
 
+try:
+    import ctypes
+except ImportError:  # a Python that was built without it
+    ctypes = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -45,7 +50,9 @@ class Tree(NamedTuple):
     processes: frozenset[int]
     """This process and those below it."""
     silent: frozenset[int]
-    """Those whose own threads don't count: multiprocessing's helpers, and the plugin's."""
+    """Those whose own threads don't count: the children of earlier tests."""
+    helpers: frozenset[int]
+    """Those that serve multiprocessing itself: they count but while they wait for requests."""
     threads: frozenset[int]
     """Threads of any of them that don't count."""
 
@@ -57,12 +64,14 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
         return None
     waiting = [thread for thread in threads if thread is not None]
     outside = _Outside(tree)
-    if any(outside.may_end(thread) for thread in waiting):
+    if any(outside.may_end(thread) for thread in waiting if thread.pid not in tree.helpers):
         return None
     return waiting
 
 
-def process_tree(silent: Collection[int], threads: Collection[int]) -> Tree:
+def process_tree(
+    silent: Collection[int], threads: Collection[int], helpers: Collection[int]
+) -> Tree:
     """Return the tree of this process, with those that were left by their parents."""
     here = System.getpid()
     parents: dict[int, int] = {}
@@ -82,7 +91,7 @@ def process_tree(silent: Collection[int], threads: Collection[int]) -> Tree:
     group = groups.get(here)
     if parents.get(here) != 1:  # else its siblings can't be told from them
         found |= {pid for pid in groups if groups[pid] == group and parents[pid] == 1}
-    return Tree(here, frozenset(found), frozenset(silent), frozenset(threads))
+    return Tree(here, frozenset(found), frozenset(silent), frozenset(helpers), frozenset(threads))
 
 
 def holders(descriptor: int) -> set[int]:
@@ -281,9 +290,7 @@ GET_CHILD_SUBREAPER, SET_PTRACER = 37, 0x59616D61
 
 def is_subreaper() -> bool:
     """Tell whether processes whose parent has ended become children of this one (`man 2 prctl`)."""
-    try:
-        import ctypes  # may be missing from a Python that was built without it
-    except ImportError:
+    if ctypes is None:
         return False
     answer = ctypes.c_int()
     ctypes.CDLL(None).prctl(GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
@@ -292,6 +299,5 @@ def is_subreaper() -> bool:
 
 def allow_ptrace(pid: int) -> None:
     """Let a process look at this one, where Yama forbids it (`man 2 prctl`, PR_SET_PTRACER)."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)
+    if ctypes is not None:
+        ctypes.CDLL(None).prctl(SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)

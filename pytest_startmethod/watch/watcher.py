@@ -83,6 +83,7 @@ class Watch:
             self.pytest_runtest_logstart()
 
     def _install(self) -> None:
+        self._launcher.prepare()
         self._stall = stall.StallWatch(
             self._stall_timeout,
             self.guard,

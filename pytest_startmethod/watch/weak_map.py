@@ -30,15 +30,16 @@ class WeakMap(Generic[T]):
         """Tell whether something is known of an object."""
         return id(key) in self._by_id
 
-    def set(self, key: object, value: T) -> None:
-        """Keep a value as long as its key lives; not at all where that can't be told."""
+    def set(self, key: object, value: T) -> bool:
+        """Keep a value as long as its key lives; return False where that can't be told."""
         try:
             entry = _Entry(key, self._forget)
         except TypeError:  # a class of a C extension, or with __slots__, may have none
             self._by_id.pop(id(key), None)
-            return
+            return False
         entry.number, entry.value = id(key), value
         self._by_id[entry.number] = entry
+        return True
 
     def get(self, key: object) -> T | None:
         """Return what is known of an object, or None."""
