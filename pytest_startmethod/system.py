@@ -59,6 +59,7 @@ class System:
 
     set_handler = staticmethod(signal.signal)
     get_handler = staticmethod(signal.getsignal)
+    raise_signal = staticmethod(signal.raise_signal)
     getitimer = _real(signal, "getitimer")
     pthread_kill = _real(signal, "pthread_kill")
     pthread_sigmask = _real(signal, "pthread_sigmask")

@@ -228,7 +228,7 @@ def test_a_test_that_waits_for_the_dead_fails_by_a_thread_that_looks(
     pytester.makeconftest("""
         from pytest_startmethod.watch import lookout
 
-        lookout.lookout = lookout.ThreadLookout
+        lookout.lookout = lambda seconds, _: lookout.ThreadLookout(seconds)
     """)
     pytester.makepyfile(
         helper="""

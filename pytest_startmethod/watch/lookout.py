@@ -174,6 +174,7 @@ class _no_sigchld:  # noqa: N801 (reads as a context)
         self._handler = handler if callable(handler) and in_main_thread else None
         if self._handler is not None:
             System.set_handler(SIGCHLD, signal.SIG_DFL)
+        self._zombie = self._handler is not None and System.has_zombie()
         # A test that waits for it by sigwait() has blocked it.
         self._blocks = SIGCHLD not in System.sigpending()
         if self._blocks:
@@ -181,7 +182,7 @@ class _no_sigchld:  # noqa: N801 (reads as a context)
         return self
 
     def __exit__(self, *_: object) -> None:
-        another = self._handler is not None and System.has_zombie()
+        another = self._handler is not None and not self._zombie and System.has_zombie()
         if self._blocks:
             told = System.sigtimedwait([SIGCHLD], 0)
             another = another or (told is not None and told.si_pid != self.pid)

@@ -164,7 +164,7 @@ class StallWatch:
             self._handled_before(signum, frame)
         elif self._handled_before == signal.SIG_DFL:
             System.set_handler(signum, signal.SIG_DFL)
-            signal.raise_signal(signum)
+            System.raise_signal(signum)
 
     def _is_stalled(self, frame: FrameType | None) -> bool:
         self._woken_by = self._look(frame)
