@@ -122,6 +122,33 @@ def test_each_ending_has_its_name(
         assert sum(line.strip("- ") == f"processes under {method}" for line in result.outlines) == 2
 
 
+@pytest.mark.posix("a process that has ended is looked at by its pid there")
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "forkserver"])
+def test_the_ending_is_named_of_a_child_that_an_untouched_test_did_not_join(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], method: str
+) -> None:
+    pytester.makepyfile(
+        helper=HELPER,
+        test_it="""
+            import multiprocessing
+            import os
+
+            import helper
+
+            def test_it():
+                receiver, _sender = multiprocessing.Pipe()
+                process = multiprocessing.Process(target=helper.receives, args=[receiver])
+                process.start()
+                process.terminate()
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                assert False
+        """,
+    )
+    result = run_watched(f"--start-method={method}")
+    result.assert_outcomes(failed=1)
+    result.stdout.re_match_lines([rf"Process-1 \(pid \d+, {method}\): SIGTERM"])
+
+
 def test_many_children_make_a_short_list(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:

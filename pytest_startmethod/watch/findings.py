@@ -121,8 +121,9 @@ def _list(texts: Sequence[str]) -> str:
 
 def ending(child: Child) -> str:
     """Return the exit code, or the name of the signal, of a child."""
+    has_ended = child.has_ended()  # a look at it may tell the exit code
     if child.exit_code is None:
-        return "exit code unknown" if child.has_ended() else "alive"
+        return "exit code unknown" if has_ended else "alive"
     return describe(child.exit_code)
 
 
