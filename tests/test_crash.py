@@ -151,6 +151,29 @@ def test_what_the_test_asked_for_is_no_crash(
     result.assert_outcomes(passed=7 * len(METHODS), warnings=0)
 
 
+def test_children_of_an_untouched_suite_that_exit_by_1_on_purpose_are_no_crash(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        helper=HELPER,
+        test_it="""
+            import multiprocessing
+
+            import helper
+
+            def test_exits():
+                assert helper.run(multiprocessing, helper.exits, 1) == 1
+
+            def test_raises():
+                assert helper.run(multiprocessing, helper.raises) == 1
+        """,
+    )
+    for method in METHODS:
+        result = run_watched(f"--start-method={method}")
+        result.assert_outcomes(passed=2, warnings=1)
+        result.stdout.fnmatch_lines("*: the test passed, but *(ZeroDivisionError: so it is)*")
+
+
 def test_a_failing_test_is_not_warned_of_its_crashes_too(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:

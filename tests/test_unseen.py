@@ -62,6 +62,9 @@ def answers_after(connection, seconds):
 def exits(*_):
     os._exit(1)
 
+def raises(*_):
+    raise ZeroDivisionError
+
 def waits(connection):
     connection.recv()
 
@@ -879,7 +882,7 @@ def test_the_plugins_warnings_fail_a_suite_nobody_touched_where_a_filter_names_t
         test_kept.process = helper.leaves(multiprocessing)
 
     def test_crashes():
-        process = multiprocessing.Process(target=helper.exits)
+        process = multiprocessing.Process(target=helper.raises)
         process.start()
         process.join()
         assert process.exitcode == 1

@@ -14,7 +14,7 @@ from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
 from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
-from pytest_startmethod.watch import findings, hints, owners, reaper, severity, stall
+from pytest_startmethod.watch import findings, hints, owners, reaper, severity, stall, tracebacks
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
 
@@ -286,6 +286,9 @@ class Watch:
             for child in (test.children if test else ())
             if child.has_ended() and child.crashed and not child.reported
         ]
+        if test and not (test.run.asked or tracebacks.last_line(test.stderr)):
+            # A suite nobody touched may have children end by sys.exit(1), and check that.
+            new = [child for child in new if child.exit_code != 1]
         for child in new:
             child.reported = True
         return [child for child in new if id(child) not in ended_here]
