@@ -352,6 +352,7 @@ def test_what_was_made_at_import_is_ended_with_the_session(
         helper=HELPER,
         test_it="""
             import os
+            import time
             from concurrent.futures import ProcessPoolExecutor
 
             import helper
@@ -366,7 +367,9 @@ def test_what_was_made_at_import_is_ended_with_the_session(
 
             def test_stuck(default_start_method):
                 helper.note(STUCK.submit(os.getpid).result())
-                STUCK.submit(helper.pauses)
+                stuck = STUCK.submit(helper.pauses)
+                while not stuck.running():  # till then the end of the session may cancel it
+                    time.sleep(0.01)
         """,
     )
     for method in METHODS:
