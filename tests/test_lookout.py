@@ -102,20 +102,26 @@ def test_no_thread_is_there_when_the_process_is_to_fork(
         assert threads() == before
 
 
-def test_the_process_is_no_child_and_leaves_no_descriptor(
-    look: Callable[..., lookout.Lookout],
-) -> None:
-    before = sorted(Path("/proc/self/fd").iterdir())
-    heard: list[int] = []
-    handler = signal.signal(signal.SIGCHLD, lambda *_: heard.append(1))
-    try:
-        look(lookout.ProcessLookout, 60)
-    finally:
-        signal.signal(signal.SIGCHLD, handler)
-    assert sorted(Path("/proc/self/fd").iterdir()) == before
-    assert heard == []
-    with pytest.raises(ChildProcessError):
-        os.wait()
+def test_the_process_is_no_child_and_leaves_no_descriptor(pytester: pytest.Pytester) -> None:
+    script = pytester.makepyfile("""
+        import os
+        import signal
+        from pytest_startmethod.watch import lookout
+
+        heard = []
+        signal.signal(signal.SIGCHLD, lambda *_: heard.append(1))
+        before = sorted(os.listdir("/proc/self/fd"))
+        made = lookout.ProcessLookout(60)
+        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert heard == []
+        try:
+            os.wait()
+        except ChildProcessError:
+            print("no child")
+        made.end()
+    """)
+    result = pytester.runpython(script)
+    assert result.outlines == ["no child"]
 
 
 def test_the_process_ends_with_the_one_it_looks_at(pytester: pytest.Pytester) -> None:
