@@ -182,6 +182,17 @@ class System:
             cls.close(descriptor)
 
     @classmethod
+    def read_all(cls, path: str) -> bytes:
+        """Return all that a file holds. Raises `OSError`."""
+        descriptor, parts = cls.open(path, cls.READ_ONLY), []
+        try:
+            while part := cls.read(descriptor, 1 << 16):
+                parts.append(part)
+        finally:
+            cls.close(descriptor)
+        return b"".join(parts)
+
+    @classmethod
     def ready(cls, descriptors: Iterable[int], seconds: float = 0.0) -> dict[int, bool]:
         """Return the descriptors that can be read or have ended, after some seconds at most.
 

@@ -72,26 +72,39 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
 def process_tree(
     silent: Collection[int], threads: Collection[int], helpers: Collection[int]
 ) -> Tree:
-    """Return the tree of this process, with those that were left by their parents."""
+    """Return the tree of this process.
+
+    With the orphans that share its semaphores: nothing else of an orphan's could end a wait but a
+    pipe, and who holds one is known by that.
+    """
     here = System.getpid()
     parents: dict[int, int] = {}
-    groups: dict[int, int] = {}
     for pid in _pids():
         try:
             fields = _stat_fields(System.read_file(f"/proc/{pid}/stat"))
         except OSError:
             continue
-        parents[pid], groups[pid] = int(fields[1]), int(fields[2])
+        parents[pid] = int(fields[1])
     found, below = {here}, [here]
     while below:
         parent = below.pop()
         children = {pid for pid, of in parents.items() if of == parent} - found
         found |= children
         below += children
-    group = groups.get(here)
-    if parents.get(here) != 1:  # else its siblings can't be told from them
-        found |= {pid for pid in groups if groups[pid] == group and parents[pid] == 1}
+    own = _semaphores(here)
+    orphans = [pid for pid, parent in parents.items() if parent == 1 and own]
+    found |= {pid for pid in orphans if not own.isdisjoint(_semaphores(pid))}
     return Tree(here, frozenset(found), frozenset(silent), frozenset(helpers), frozenset(threads))
+
+
+def _semaphores(pid: int) -> set[bytes]:
+    """Return the semaphores of multiprocessing that a process maps, by device and inode."""
+    try:
+        maps = System.read_all(f"/proc/{pid}/maps")
+    except OSError:  # another user's, or ended
+        return set()
+    lines = [line.split() for line in maps.splitlines() if b"/sem." in line]
+    return {b" ".join(words[3:5]) for words in lines}
 
 
 def holders(descriptor: int) -> set[int]:
