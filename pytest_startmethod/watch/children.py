@@ -149,13 +149,14 @@ class Child:
     def _look_at_sentinel(self, popen: Any) -> None:  # noqa: ANN401 (as the property)
         """Look at the descriptor that the forkserver closes when it has told the exit code."""
         sentinel = getattr(popen, "sentinel", None)
-        is_open = True
+        is_open = False
         if sentinel is not None:
             ready = System.ready([int(sentinel)])
             if not ready:
                 return
             is_open = all(ready.values())
-        # A descriptor that somebody has closed tells nothing.
+        # A descriptor that somebody has closed tells nothing; and where nobody keeps what had
+        # started the process (Ctrl-C came in between), there is none.
         self.gone = is_open or not System.is_grandchild(self.pid)
 
     def ask(self) -> None:
