@@ -250,8 +250,8 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
         ]
         assert here in recorder.children[0].place
         nobodys.join()
-        assert recorder.children[0].exit_code is None
         mine.join()
+        assert recorder.children[0].has_ended()
         assert recorder.children[0].exit_code == 0
         assert recorder.of_ended_owners() == []
         me.ended = True

@@ -6,6 +6,7 @@ import functools
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from importlib import import_module
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
@@ -284,10 +285,9 @@ def _popens() -> Iterator[tuple[type, str]]:
 
         yield popen_spawn_win32.Popen, "wait"
     else:
-        from multiprocessing import popen_fork, popen_forkserver
-
-        yield popen_fork.Popen, "poll"
-        yield popen_forkserver.Popen, "poll"
+        # Not the package's attributes: pytester lets modules be imported a second time.
+        for name in ("popen_fork", "popen_forkserver"):
+            yield import_module(f"multiprocessing.{name}").Popen, "poll"
 
 
 def _context(maker: object) -> object:
