@@ -188,7 +188,28 @@ def test_lokys_executor_is_kept_for_tests_that_ask_for_nothing(
     """)
     for selected in (*METHODS, "all"):
         result = run_watched(f"--start-method={selected}", "-W", "error::UserWarning")
-        result.assert_outcomes(passed=3)
+        # loky asks multiprocessing, so that the tests are run again under each start method.
+        result.assert_outcomes(passed=9 if selected == "all" else 3)
+
+
+def test_a_pebble_pool_that_is_kept_ends_with_python_and_nobody_is_warned(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytest.importorskip("pebble")
+    pytester.makepyfile("""
+        import pebble
+        import pytest
+
+        POOL = pebble.ProcessPool(max_workers=1)
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(number):
+            assert POOL.schedule(abs, args=[-number]).result() == number
+    """)
+    for method in METHODS:
+        result = run_watched(f"--start-method={method}")
+        result.assert_outcomes(passed=3, warnings=0)
+        assert "ChildProcessLeakWarning" not in result.stderr.str()
 
 
 def test_lokys_executor_is_kept_for_tests_under_a_start_method(

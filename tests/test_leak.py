@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
@@ -341,6 +342,58 @@ def test_what_code_under_test_makes_for_later_serves_tests_that_ask_for_nothing(
     for method in METHODS:
         result = run_watched(f"--start-method={method}", "-W", f"error::{WARNING}")
         result.assert_outcomes(passed=3, errors=0)
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ended by the library", "left by it"])
+def test_what_a_library_starts_and_keeps_is_ended_by_it_or_else_when_python_exits(
+    pytester: pytest.Pytester,
+    run_impatient: Callable[..., pytest.RunResult],
+    assert_gone: Callable[[int], None],
+    ends: bool,
+) -> None:
+    library = pytester.mkdir("site-packages") / "library.py"
+    library.write_text(
+        textwrap.dedent(f"""
+            import atexit
+            import multiprocessing
+
+            import helper
+
+            KEPT = []
+
+            def start():
+                if not KEPT:
+                    KEPT.append(helper.Process(target=helper.pauses))
+                    KEPT[0].start()
+                    helper.note(KEPT[0].pid)
+
+            @atexit.register
+            def end():
+                if {ends} and multiprocessing.parent_process() is None:
+                    KEPT[0].kill()
+        """),
+        encoding="utf-8",
+    )
+    pytester.makepyfile(
+        helper="from multiprocessing import Process\n" + HELPER,
+        test_it="""
+            import sys
+
+            sys.path.append("site-packages")
+
+            import library
+
+            def test_first():
+                library.start()
+
+            def test_second():
+                assert library.KEPT[0].is_alive()
+        """,
+    )
+    result = run_impatient("--start-method=fork")
+    result.assert_outcomes(passed=2, warnings=0)
+    assert result.stderr.str().count("ChildProcessLeakWarning: still alive") == (not ends)
+    assert_gone(1)
 
 
 def test_what_was_made_at_import_is_ended_with_the_session(

@@ -6,13 +6,12 @@ import functools
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from importlib import import_module
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_startmethod.system import System
+from pytest_startmethod.system import WINDOWS, System
 from pytest_startmethod.watch import broken_starts
 from pytest_startmethod.watch.children import Child
 from pytest_startmethod.watch.owners import Owner
@@ -20,7 +19,7 @@ from pytest_startmethod.watch.places import package
 from pytest_startmethod.watch.weak_map import WeakMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from types import FrameType
 
     from pytest_startmethod.guard import Guard
@@ -31,6 +30,10 @@ POOLS = (Pool, ProcessPoolExecutor)
 
 # The packages and modules whose frames don't say who starts a process.
 PASSED_OVER = ("multiprocessing", "concurrent", "threading", "pytest_startmethod")
+
+
+# What learns an exit code, in the classes that hold a process.
+TELLS = "wait" if WINDOWS else "poll"
 
 
 class Made(NamedTuple):
@@ -73,6 +76,9 @@ class Recorder:
         # The classes, by id, whose objects can't be noted: whoever starts them owns the process.
         self._unnoted: set[int] = set()
         self._proxies_watched = False
+        # The classes that hold processes, and those of them that define how to ask for the end.
+        self._popen_classes: set[type] = set()
+        self._patched_popens: set[type] = set()
         self._pid = System.getpid()
         self._patches = ExitStack()
 
@@ -83,8 +89,6 @@ class Recorder:
             self._patch(base, "start", self._wrap_start)
         for made in (*starting, SemLock, *POOLS):
             self._patch(made, "__init__", self._wrap_init)
-        for popen, name in _popens():
-            self._patch(popen, name, self._wrap_poll)
         # `Pool._check_running` is private, since Python 3.8; where it goes missing, a test that is
         # served by a pool made elsewhere isn't known to be.
         self._patch(Pool, "_check_running", self._wrap_use)
@@ -131,6 +135,19 @@ class Recorder:
         if proxy is not None and not self._proxies_watched:
             self._proxies_watched = True
             self._patch(proxy, "_callmethod", self._wrap_use)
+
+    def _watch_popen(self, cls: type) -> None:
+        """Hear of the exit codes that a class learns, from the first process on that it holds.
+
+        The class of the object itself: other libraries have their own, and pytester lets the
+        standard library's be imported a second time.
+        """
+        if cls not in self._popen_classes:
+            self._popen_classes.add(cls)
+            base = next((base for base in cls.__mro__ if TELLS in vars(base)), None)
+            if base is not None and base not in self._patched_popens:
+                self._patched_popens.add(base)
+                self._patch(base, TELLS, self._wrap_poll)
 
     # A forked child inherits the wrappers, and has no part in the record: hence the pid.
 
@@ -220,6 +237,7 @@ class Recorder:
         if popen is None or pid is None:
             return
         with self._guard:
+            self._watch_popen(type(popen))
             self._launched(popen)
         place, maker = "unknown line", None
         with self._guard:
@@ -276,18 +294,6 @@ class Recorder:
             return None
         pools = (made for made in self._made.living() if isinstance(made, Pool))
         return next((pool for pool in pools if getattr(pool, "_pool", ()) is workers), None)
-
-
-def _popens() -> Iterator[tuple[type, str]]:
-    """Return the classes that learn exit codes, and the method that gives them to who asks."""
-    if sys.platform == "win32":
-        from multiprocessing import popen_spawn_win32
-
-        yield popen_spawn_win32.Popen, "wait"
-    else:
-        # Not the package's attributes: pytester lets modules be imported a second time.
-        for name in ("popen_fork", "popen_forkserver"):
-            yield import_module(f"multiprocessing.{name}").Popen, "poll"
 
 
 def _context(maker: object) -> object:

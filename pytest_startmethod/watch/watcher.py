@@ -14,7 +14,16 @@ from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
 from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
-from pytest_startmethod.watch import findings, hints, owners, reaper, severity, stall, tracebacks
+from pytest_startmethod.watch import (
+    at_exit,
+    findings,
+    hints,
+    owners,
+    reaper,
+    severity,
+    stall,
+    tracebacks,
+)
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
 
@@ -258,6 +267,9 @@ class Watch:
         reaper.stop_makers(child for child in recorder.children if not child.has_ended())
         # What is left of a suite nobody touched, and ends with Python, is its own affair.
         recorder.forget([child for child in recorder.children if child.daemon])
+        of_libraries = list(filter(at_exit.is_librarys, recorder.children))
+        at_exit.leave(of_libraries)
+        recorder.forget(of_libraries)
         recorder.session.ended = True
         return self._end(recorder)
 

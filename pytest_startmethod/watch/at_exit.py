@@ -1,0 +1,41 @@
+"""Ends, when Python exits, processes of libraries that would keep it from exiting."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from multiprocessing.util import Finalize
+from typing import TYPE_CHECKING
+
+from pytest_startmethod.watch import findings, reaper
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pytest_startmethod.watch.children import Child
+
+INSTALLED = ("site-packages", "dist-packages")
+"""The folders that libraries are installed in."""
+
+
+def is_librarys(child: Child) -> bool:
+    """Tell whether an installed library started a child: it may end it in an exit hook."""
+    return any(folder in child.place for folder in INSTALLED)
+
+
+def leave(children: Collection[Child]) -> None:
+    """Leave children to the libraries that started them, until Python exits.
+
+    multiprocessing calls such finalizers just before it waits for its children. It is not
+    documented, since Python 2.6.
+    """
+    if children:
+        Finalize(None, _end, args=[list(children)], exitpriority=0)
+
+
+def _end(children: list[Child]) -> None:
+    with suppress(Exception):  # nobody is left to hear of it
+        ended = reaper.stop(lambda: [child for child in children if not child.has_ended()])
+        for warning in findings.leak(ended):
+            if sys.__stderr__ is not None:
+                sys.__stderr__.write(f"{type(warning).__name__}: {warning}\n")
