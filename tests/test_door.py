@@ -81,6 +81,7 @@ ALLOWED = {
     "watch/wakeups.py": {"sys._current_frames", "threading.main_thread", "signal.Signals"},
     "watch/waits.py": {"os.path.exists"},  # at import
     "watch/stall.py": {"threading.Thread"},  # as a type
+    "watch/threads.py": {"threading.Thread"},  # as a type
     "launch/freeze.py": {"gc.freeze"},  # in a forkserver
     "launch/imports.py": {"subprocess.run"},  # before the first test
 }

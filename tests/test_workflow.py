@@ -25,7 +25,7 @@ def test_every_environment_of_its_own_is_run() -> None:
 def test_other_platforms_run_the_files_that_pass_with_a_windows_python() -> None:
     tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
     [commands] = re.findall(r"(?s)^\[testenv:windows\].*?^commands =(.*?)^\[", tox, re.MULTILINE)
-    by_wine = {*re.findall(r"tests/test_\w+\.py", commands)}
-    named = re.findall(r"tests/test_\w+\.py", WORKFLOW)
+    by_wine = {*re.findall(r"tests/[\w/]*test_\w+\.py", commands)}
+    named = re.findall(r"tests/[\w/]*test_\w+\.py", WORKFLOW)
     assert named == sorted(by_wine)
-    assert by_wine <= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/*.py")}
+    assert by_wine <= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/**/*.py")}

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_startmethod.system import LINUX, WINDOWS, System
-from pytest_startmethod.watch import kernel, waits
+from pytest_startmethod.watch import kernel, prctl, waits
 from pytest_startmethod.watch.windows_lookout import WindowsLookout
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def lookout(
 
 def _may_detach() -> bool:
     """Tell whether a detached process is no child of this one, and may look at it."""
-    if System.getpid() == 1 or waits.is_subreaper():
+    if System.getpid() == 1 or prctl.is_subreaper():
         return False
     return _ptrace_scope() < 2
 
@@ -104,7 +104,7 @@ class ProcessLookout:
         command += [str(here), str(seconds), str(int(SIGNAL)), began, "1"]
         self._pid = _detach(["sh", "-c", SHELL, "sh", str(here), *command])
         if _ptrace_scope() == 1:
-            waits.allow_ptrace(self._pid)
+            prctl.allow_ptrace(self._pid)
 
     def begin(self) -> None:
         """Nothing is to be done: it tells by the handler whether somebody wants to know."""

@@ -12,24 +12,16 @@ from multiprocessing.synchronize import SemLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.system import WINDOWS, System
-from pytest_startmethod.watch import broken_starts
+from pytest_startmethod.watch import broken_starts, makers, threads
 from pytest_startmethod.watch.children import Child
 from pytest_startmethod.watch.owners import Owner
-from pytest_startmethod.watch.places import package
 from pytest_startmethod.watch.weak_map import WeakMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import FrameType
 
     from pytest_startmethod.guard import Guard
     from pytest_startmethod.watch.stall import StallWatch
-
-# Each starts processes for those who use it, at times of its own.
-POOLS = (Pool, ProcessPoolExecutor)
-
-# The packages and modules whose frames don't say who starts a process.
-PASSED_OVER = ("multiprocessing", "concurrent", "threading", "pytest_startmethod")
 
 
 # What learns an exit code, in the classes that hold a process.
@@ -84,10 +76,10 @@ class Recorder:
 
     def install(self, contexts: Iterable[Any]) -> None:
         """Begin to record what the standard library starts, and what these contexts start."""
-        starting = {BaseProcess, *filter(None, map(_process_base, contexts))}
+        starting = {BaseProcess, *filter(None, map(makers.process_base, contexts))}
         for base in starting:
             self._patch(base, "start", self._wrap_start)
-        for made in (*starting, SemLock, *POOLS):
+        for made in (*starting, SemLock, *makers.POOLS):
             self._patch(made, "__init__", self._wrap_init)
         # `Pool._check_running` is private, since Python 3.8; where it goes missing, a test that is
         # served by a pool made elsewhere isn't known to be.
@@ -184,7 +176,7 @@ class Recorder:
             __tracebackhide__ = True
             if self._used is not None and System.getpid() == self._pid:
                 with self._guard:
-                    self._used(_context(maker))
+                    self._used(makers.context(maker))
             return original(maker, *args, **kwargs)
 
         return use
@@ -203,7 +195,7 @@ class Recorder:
             try:
                 if forks:
                     with self._guard:
-                        beside = _other_threads()
+                        beside = threads.other_threads()
                 original(process, *args, **kwargs)
             except BaseException as error:
                 with self._guard:
@@ -222,7 +214,7 @@ class Recorder:
         if made in self._made:  # by the __init__ of another class
             return True
         # The line counts only for what starts processes for others.
-        place = self._origin(sys._getframe(2))[0] if isinstance(made, POOLS) else ""  # noqa: SLF001 (see `_record`)
+        place = makers.line(sys._getframe(2)) if isinstance(made, makers.POOLS) else ""  # noqa: SLF001 (see `_record`)
         return self._made.set(made, Made(self._owner(), place))
 
     def _popen(self, process: BaseProcess) -> object:
@@ -242,8 +234,8 @@ class Recorder:
         place, maker = "unknown line", None
         with self._guard:
             # No other way to see who calls, on CPython.
-            place, maker = self._origin(sys._getframe(2))  # noqa: SLF001
-        by_pool = isinstance(maker, POOLS)
+            place, maker = makers.origin(sys._getframe(2), self._made)  # noqa: SLF001
+        by_pool = isinstance(maker, makers.POOLS)
         # A manager's only process is made by whoever starts it.
         owner = self._owner_of(maker if by_pool else process)
         if owner is None:
@@ -267,57 +259,3 @@ class Recorder:
         if known is not None:
             return known.owner
         return self._owner() if id(type(made)) in self._unnoted else self.session
-
-    def _origin(self, frame: FrameType | None) -> tuple[str, object | None]:
-        """Return the line that starts a process, and the maker whose code does it."""
-        maker = None
-        while frame is not None:
-            if package(frame) not in PASSED_OVER:
-                return f"{frame.f_code.co_filename}:{frame.f_lineno}", maker
-            if maker is None:
-                maker = self._maker(frame)
-            frame = frame.f_back
-        return "the pool's own thread", maker
-
-    def _maker(self, frame: FrameType) -> object | None:
-        """Return the pool, executor or manager whose method a frame runs."""
-        this = frame.f_locals.get("self")
-        # Imported where there is one, and maybe not yet in full where another thread imports it.
-        managers = sys.modules.get("multiprocessing.managers")
-        if isinstance(this, (*POOLS, getattr(managers, "BaseManager", Pool))):
-            return this
-        # A pool's own thread knows its list of workers alone, as `pool`, and not the Pool itself:
-        # it would live for ever. Where a Python version names them otherwise the test owns the
-        # worker.
-        workers = frame.f_locals.get("pool")
-        if not isinstance(workers, list):
-            return None
-        pools = (made for made in self._made.living() if isinstance(made, Pool))
-        return next((pool for pool in pools if getattr(pool, "_pool", ()) is workers), None)
-
-
-def _context(maker: object) -> object:
-    """Return the context by which a pool, an executor or the manager of a proxy starts processes.
-
-    Private: `Pool._ctx` and `BaseManager._ctx` since Python 3.4, `BaseProxy._manager` since 2.6,
-    `ProcessPoolExecutor._mp_context` since 3.7. Where they go missing the context is unknown: None.
-    """
-    maker = getattr(maker, "_manager", maker)
-    return getattr(maker, "_mp_context", None) or getattr(maker, "_ctx", None)
-
-
-def _process_base(context: object) -> type | None:
-    """Return the class whose ``start()`` starts a context's processes, if it is a class."""
-    process = getattr(context, "Process", None)
-    # Threads have no sentinel: multiprocessing.dummy offers them as processes.
-    bases = process.__mro__ if isinstance(process, type) and hasattr(process, "sentinel") else ()
-    return next((base for base in reversed(bases) if "start" in vars(base)), None)
-
-
-def _other_threads() -> tuple[str, ...]:
-    """Return the names of the other threads of Python's that run now.
-
-    Not where they are: see `owners.OwnerFinder`.
-    """
-    threads, here = System.threads(), System.get_ident()
-    return tuple(thread.name for thread in threads if thread.ident != here)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-from multiprocessing.connection import Connection
-from multiprocessing.pool import Pool
-from multiprocessing.synchronize import SemLock
-from selectors import BaseSelector
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.system import WINDOWS, System
-from pytest_startmethod.watch import lookout, waits
+from pytest_startmethod.watch import lookout, pipes, process_tree, threads, waiting_frames, waits
 from pytest_startmethod.watch.places import package
 
 if TYPE_CHECKING:
@@ -22,14 +17,8 @@ if TYPE_CHECKING:
     from pytest_startmethod.guard import Guard
     from pytest_startmethod.watch.children import Child
 
-PROCESSES = ("multiprocessing", "concurrent")
-WAITS = (*PROCESSES, "threading", "selectors", "queue")
-"""The standard library's packages and modules whose frames are part of a wait."""
 
 SIGNAL = lookout.SIGNAL
-
-# Whose threads serve pools, executors and queues, and answer nobody by themselves.
-SERVING = ("multiprocessing.queues", "concurrent.futures.process", "multiprocessing.pool")
 
 
 class Stall(NamedTuple):
@@ -83,7 +72,7 @@ class StallWatch:
         self._handled_before: Any = None
         # Threads that were there before the first test.
         self._older = frozenset(System.threads())
-        self._older_ids = _thread_ids()
+        self._older_ids = threads.thread_ids()
 
     def enter(self, *, begin: bool) -> None:
         """Watch from the next start of a child on; `begin` if there are some already."""
@@ -189,34 +178,34 @@ class StallWatch:
 
     def _find(self, frame: FrameType | None) -> Stall | None:
         """Return why the wait that a frame is in can't end, or None where it may."""
-        frames = waiting_frames(frame)
-        if not any(package(frame) in PROCESSES for frame in frames):
+        frames = waiting_frames.waiting_frames(frame)
+        if not any(package(frame) in waiting_frames.PROCESSES for frame in frames):
             return None
-        lost = lost_workers(frames, self._children())
+        lost = waiting_frames.lost_workers(frames, self._children())
         if lost:
             return Stall(lost=tuple(lost))
         if not waits.AVAILABLE:
             return Stall() if self._all_are_dead() else None
-        stuck = self._stuck(_awaited(frames))
-        if stuck is None or is_answered(frames):
+        stuck = self._stuck(waiting_frames.awaited_descriptor(frames))
+        if stuck is None or waiting_frames.is_answered(frames):
             return None
         return Stall(stuck=tuple(stuck))
 
     def _stuck(self, descriptor: int | None) -> list[waits.Thread] | None:
-        threads = {System.main_thread().native_id or 0, *self._older_ids}
-        threads |= {thread.native_id or 0 for thread in self._of_others()}
+        others = {System.main_thread().native_id or 0, *self._older_ids}
+        others |= {thread.native_id or 0 for thread in self._of_others()}
         if self._lookout is not None:
-            threads.add(self._lookout.thread)
+            others.add(self._lookout.thread)
         silent: set[int] = set()
         if descriptor is not None:
             # An earlier test's process that has nothing of what this one waits for.
-            silent |= set(self._bystanders()) - waits.holders(descriptor)
-        return waits.stuck_threads(waits.process_tree(silent, threads, self._helpers()))
+            silent |= set(self._bystanders()) - pipes.holders(descriptor)
+        return waits.stuck_threads(process_tree.process_tree(silent, others, self._helpers()))
 
     def _of_others(self) -> list[threading.Thread]:
         """Return the threads that aren't the test's: older ones, and those of pytest's plugins."""
         plugins = self._plugins()
-        return [t for t in System.threads() if t in self._older or _module(t) in plugins]
+        return [t for t in System.threads() if t in self._older or threads.module(t) in plugins]
 
     def _all_are_dead(self) -> bool:
         """Tell whether each child has ended, and no thread of the test's is there to answer.
@@ -228,107 +217,7 @@ class StallWatch:
         answering = [
             thread
             for thread in System.threads()
-            if thread.ident != self._main and thread not in others and not _serves(thread)
+            if thread.ident != self._main and thread not in others and not threads.serves(thread)
         ]
         children = self._children()
         return bool(children) and not answering and all(c.has_ended() for c in children)
-
-
-def _module(thread: threading.Thread) -> str:
-    """Return the module of what a thread runs, without a look at its frames: see `owners`."""
-    return str(getattr(_target(thread), "__module__", None) or type(thread).__module__)
-
-
-def _target(thread: threading.Thread) -> object:
-    """Return the function that a thread runs, or is to run when its time comes.
-
-    `Thread._target` is private, since Python 3.0; where it goes missing, the class of the thread
-    says what it runs.
-    """
-    return getattr(thread, "function", None) or getattr(thread, "_target", None)
-
-
-def _serves(thread: threading.Thread) -> bool:
-    """Tell whether a thread runs the standard library's own code alone, and no task of a user."""
-    is_of_thread_pool = getattr(_target(thread), "__name__", "") == "worker"
-    return _module(thread) in SERVING and not is_of_thread_pool
-
-
-def waiting_frames(frame: FrameType | None) -> list[FrameType]:
-    """Return the innermost frames, as far as they belong to the standard library's waits."""
-    frames = []
-    while frame is not None and package(frame) in WAITS:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
-
-
-def _awaited(frames: list[FrameType]) -> int | None:
-    """Return the descriptor that a wait is on: of a connection, or of a process that is joined.
-
-    None where it is on a lock, which anybody may hold.
-    """
-    for frame in frames:
-        this = frame.f_locals.get("self")
-        if isinstance(this, Connection):
-            return this.fileno()
-        sentinel = getattr(this, "sentinel", None)
-        if isinstance(sentinel, int):
-            return sentinel
-    return None
-
-
-def is_answered(frames: list[FrameType]) -> bool:
-    """Tell whether a wait is about to end: the answer came while the signal was handled.
-
-    By names that are the same from Python 3.4 to 3.15; where they go missing such a wait isn't
-    looked at.
-    """
-    for frame in frames:
-        this: Any = frame.f_locals.get("self")
-        waiter: Any = frame.f_locals.get("waiter")
-        descriptors: list[int] = []
-        if isinstance(this, Connection):
-            descriptors = [this.fileno()] if frame.f_code.co_name == "_recv" else []
-        elif isinstance(this, BaseSelector):
-            descriptors = [key.fd for key in this.get_map().values()]
-        elif isinstance(sentinel := getattr(this, "sentinel", None), int):
-            descriptors = [sentinel]
-        lock = this if isinstance(this, SemLock) else getattr(this, "_wait_semaphore", None)
-        is_zero = getattr(getattr(lock, "_semlock", None), "_is_zero", None)
-        if is_zero is not None and not is_zero():
-            return True
-        if (descriptors and System.ready(descriptors)) or (
-            hasattr(waiter, "locked") and not waiter.locked()
-        ):
-            return True
-    return False
-
-
-def lost_workers(frames: list[FrameType], children: Collection[Child]) -> list[Child]:
-    """Return the workers that ended abnormally of the Pool that a wait is on.
-
-    A Pool loses the task of such a worker: its result never comes, whoever else is alive.
-    """
-    pool = _pool(frames)
-    return [child for child in children if child.exit_code and child.maker is pool is not None]
-
-
-def _pool(frames: list[FrameType]) -> Pool | None:
-    """Return the Pool that a wait is on: itself, or that of a result, which keeps it as `_pool`.
-
-    Since Python 3.8; where it goes missing, a Pool's wait is judged as any other.
-    """
-    for frame in frames:
-        this = frame.f_locals.get("self")
-        for pool in (this, getattr(this, "_pool", None)):
-            if isinstance(pool, Pool):
-                return pool
-    return None
-
-
-def _thread_ids() -> frozenset[int]:
-    """Return the system's ids of all threads, native ones too; none but on Linux."""
-    if not waits.AVAILABLE or sys.platform == "win32":
-        return frozenset()
-    return frozenset(int(name) for name in System.listdir("/proc/self/task"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from multiprocessing import resource_tracker
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -14,16 +13,7 @@ from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
 from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
-from pytest_startmethod.watch import (
-    at_exit,
-    findings,
-    hints,
-    owners,
-    reaper,
-    severity,
-    stall,
-    tracebacks,
-)
+from pytest_startmethod.watch import findings, owner_ends, owners, report_sections, severity, stall
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
 
@@ -223,9 +213,10 @@ class Watch:
             test.passed = report.when == "call" and report.passed
             test.stderr = report.capstderr if test.children or recorder.children else ""
             if report.when != "teardown":  # whose end they didn't outlive
-                self._count(test, recorder)
+                fixtures = self._finder.of_fixtures(marker.fixtures(test.item))
+                report_sections.count(test, recorder, fixtures, served=self._used)
             if report.failed and call.excinfo:
-                self._explain(test, recorder, report, call.excinfo.value)
+                report_sections.explain(test, recorder, report, call.excinfo.value)
         if test.run.asked or test.run.processes or test.run.used or test.run.hint:
             test.run.tell(report)
 
@@ -244,7 +235,7 @@ class Watch:
         result = yield
         with self.guard:
             if self._recorder is not None:
-                for warning in self._end_session(self._recorder):
+                for warning in owner_ends.end_session(self._recorder):
                     severity.warn_of_run(warning)
         own = self.guard.warning()
         if own is not None:
@@ -259,100 +250,10 @@ class Watch:
             return list(findings.mismatch(test.unjudged(), test.expected))
         if call.when == "teardown":
             test.owner.ended = test.run.asked
-            return self._end(recorder)
+            found = owner_ends.end(recorder, test)
+            self._launcher.test_ended()
+            return found
         return []
-
-    def _end_session(self, recorder: Recorder) -> list[Warning]:
-        """End what would keep Python from exiting, or would replace workers till then."""
-        reaper.stop_makers(child for child in recorder.children if not child.has_ended())
-        # What is left of a suite nobody touched, and ends with Python, is its own affair.
-        recorder.forget([child for child in recorder.children if child.daemon])
-        of_libraries = list(filter(at_exit.is_librarys, recorder.children))
-        at_exit.leave(of_libraries)
-        recorder.forget(of_libraries)
-        recorder.session.ended = True
-        return self._end(recorder)
-
-    def _end(self, recorder: Recorder) -> list[Warning]:
-        """End what outlives the test, or the fixtures that ended with it."""
-        test = self._test
-        for child in recorder.of_ended_owners():
-            if child.owner is not recorder.session and self._is_kept(test, child):
-                recorder.give(child, recorder.session)
-        leaked = reaper.stop(recorder.of_ended_owners) if recorder.of_ended_owners() else []
-        ended = recorder.of_ended_owners()
-        reaper.settle([child for child in ended if not child.owner.untouched])
-        crashed = self._crashed(test, leaked)
-        gone = [c for c in recorder.children if c.has_ended() and (c.owner.ended or c.owner.lasts)]
-        recorder.forget([*ended, *gone])
-        self._launcher.test_ended()
-        crash = findings.crash(crashed, test.stderr) if test and test.passed else []
-        return [*crash, *findings.leak(leaked)]
-
-    @staticmethod
-    def _crashed(test: WatchedTest | None, leaked: Iterable[Child]) -> list[Child]:
-        """Return the test's children that crashed, each of them once."""
-        ended_here = set(map(id, leaked))
-        new = [
-            child
-            for child in (test.children if test else ())
-            if child.has_ended() and child.crashed and not child.reported
-        ]
-        if test and not (test.run.asked or tracebacks.last_line(test.stderr)):
-            # A suite nobody touched may have children end by sys.exit(1), and check that.
-            new = [child for child in new if child.exit_code != 1]
-        for child in new:
-            child.reported = True
-        return [child for child in new if id(child) not in ended_here]
-
-    @staticmethod
-    def _is_kept(test: WatchedTest | None, child: Child) -> bool:
-        """Tell whether a child stays though its owner has ended.
-
-        A suite nobody touched may rely on what it keeps. And a test that asks for its start method
-        doesn't ask for what another library starts by a method of its own.
-        """
-        if child.owner.untouched:
-            return True
-        return test is not None and not (child.is_standard or child.is_started_by(test.expected))
-
-    def _count(self, test: WatchedTest, recorder: Recorder) -> None:
-        """Take note of what the test started, and what it was served by, while that is there."""
-        own = [child for child in test.children if child.owner.untouched or not child.owner.lasts]
-        wider = self._finder.of_fixtures(marker.fixtures(test.item))
-        used = [c for c in recorder.children if c.owner.lasts and c.owner in wider]
-        proven = any(c.is_started_by(test.expected) for c in (*own, *used)) or (
-            self._used and not test.run.asked
-        )
-        others = sum(not child.is_started_by(test.expected) for child in test.children)
-        test.run = test.run._replace(
-            processes=len(test.children),
-            other_processes=others,
-            proven=proven,
-            used=bool(used) or self._used,
-        )
-
-    def _explain(
-        self,
-        test: WatchedTest,
-        recorder: Recorder,
-        report: pytest.TestReport,
-        error: BaseException,
-    ) -> None:
-        """Add what is known of the children of a failing test, and of the cause."""
-        if test.run.asked:
-            for child in test.children:
-                if not child.owner.lasts:
-                    child.ask()
-        hint = hints.find("".join(traceback.format_exception(error)), test.stderr)
-        text = [*findings.section(test.children), *([f"hint: {hint}"] if hint else [])]
-        if text:
-            report.sections.append((f"processes under {test.expected}", "\n".join(text)))
-        made = hints.refused_lock(error)
-        before = made is not None and recorder.is_older(made)
-        # Only a lock of a fork context refuses to go to another process.
-        made_under = "fork" if before and test.run.asked else ""
-        test.run = test.run._replace(hint=hint, made_under=made_under)
 
     def _find_modules(self, item: pytest.Item) -> list[ModuleType]:
         """Return the modules of the test and of all conftests, where targets of processes are."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_startmethod.system import System
-from pytest_startmethod.watch import kernel, lookout, waits
+from pytest_startmethod.watch import kernel, lookout, prctl, waits
+from pytest_startmethod.watch.process_tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,7 +163,7 @@ def test_what_yama_forbids_is_asked_for_or_done_without(monkeypatch: pytest.Monk
         made.end()
     allowed: list[int] = []
     monkeypatch.setattr(lookout, "_ptrace_scope", lambda: 1)
-    monkeypatch.setattr(waits, "allow_ptrace", allowed.append)
+    monkeypatch.setattr(prctl, "allow_ptrace", allowed.append)
     made = lookout.lookout(60)
     assert isinstance(made, lookout.ProcessLookout)
     assert len(allowed) == 1
@@ -170,7 +171,7 @@ def test_what_yama_forbids_is_asked_for_or_done_without(monkeypatch: pytest.Monk
 
 
 def test_a_thread_looks_where_a_process_would_be_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waits, "is_subreaper", lambda: True)
+    monkeypatch.setattr(prctl, "is_subreaper", lambda: True)
     made = lookout.lookout(60)
     assert isinstance(made, lookout.ThreadLookout)
     made.end()
@@ -192,7 +193,7 @@ def test_a_thread_that_may_not_be_looked_at_may_move(
     main = {threading.main_thread().native_id or 0}
     older = {int(name) for name in threads()} - {blocked.native_id or 0}
     none: frozenset[int] = frozenset()
-    tree = waits.Tree(os.getpid(), frozenset({os.getpid()}), none, none, frozenset(main | older))
+    tree = Tree(os.getpid(), frozenset({os.getpid()}), none, none, frozenset(main | older))
     while waits.stuck_threads(tree) is None:
         pass
     monkeypatch.setattr(System, "read_file", staticmethod(refuse))

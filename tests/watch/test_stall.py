@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.posix(
-    "children are killed by signals; tests/test_windows.py has its own stalls"
+    "children are killed by signals; tests/watch/test_windows.py has its own stalls"
 )
 
 METHODS = multiprocessing.get_all_start_methods()

@@ -1,0 +1,68 @@
+"""Ends the children of tests and fixtures that have ended, and finds what is wrong with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_startmethod.watch import at_exit, findings, reaper, tracebacks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_startmethod.watch.children import Child
+    from pytest_startmethod.watch.recorder import Recorder
+    from pytest_startmethod.watch.watched_test import WatchedTest
+
+
+def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
+    """End what outlives the test, or the fixtures that ended with it; return what is wrong."""
+    for child in recorder.of_ended_owners():
+        if child.owner is not recorder.session and _is_kept(test, child):
+            recorder.give(child, recorder.session)
+    leaked = reaper.stop(recorder.of_ended_owners) if recorder.of_ended_owners() else []
+    ended = recorder.of_ended_owners()
+    reaper.settle([child for child in ended if not child.owner.untouched])
+    crashed = _crashed(test, leaked)
+    gone = [c for c in recorder.children if c.has_ended() and (c.owner.ended or c.owner.lasts)]
+    recorder.forget([*ended, *gone])
+    crash = findings.crash(crashed, test.stderr) if test and test.passed else []
+    return [*crash, *findings.leak(leaked)]
+
+
+def end_session(recorder: Recorder) -> list[Warning]:
+    """End what would keep Python from exiting, or would replace workers till then."""
+    reaper.stop_makers(child for child in recorder.children if not child.has_ended())
+    # What is left of a suite nobody touched, and ends with Python, is its own affair.
+    recorder.forget([child for child in recorder.children if child.daemon])
+    of_libraries = list(filter(at_exit.is_librarys, recorder.children))
+    at_exit.leave(of_libraries)
+    recorder.forget(of_libraries)
+    recorder.session.ended = True
+    return end(recorder, None)
+
+
+def _crashed(test: WatchedTest | None, leaked: Iterable[Child]) -> list[Child]:
+    """Return the test's children that crashed, each of them once."""
+    ended_here = set(map(id, leaked))
+    new = [
+        child
+        for child in (test.children if test else ())
+        if child.has_ended() and child.crashed and not child.reported
+    ]
+    if test and not (test.run.asked or tracebacks.last_line(test.stderr)):
+        # A suite nobody touched may have children end by sys.exit(1), and check that.
+        new = [child for child in new if child.exit_code != 1]
+    for child in new:
+        child.reported = True
+    return [child for child in new if id(child) not in ended_here]
+
+
+def _is_kept(test: WatchedTest | None, child: Child) -> bool:
+    """Tell whether a child stays though its owner has ended.
+
+    A suite nobody touched may rely on what it keeps. And a test that asks for its start method
+    doesn't ask for what another library starts by a method of its own.
+    """
+    if child.owner.untouched:
+        return True
+    return test is not None and not (child.is_standard or child.is_started_by(test.expected))

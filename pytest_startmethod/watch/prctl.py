@@ -1,0 +1,26 @@
+"""Asks the kernel for what only ``prctl`` gives: orphans, and leave to look at this process."""
+
+from __future__ import annotations
+
+try:
+    import ctypes
+except ImportError:  # a Python that was built without it
+    ctypes = None  # type: ignore[assignment]
+
+# Of <linux/prctl.h>.
+GET_CHILD_SUBREAPER, SET_PTRACER = 37, 0x59616D61
+
+
+def is_subreaper() -> bool:
+    """Tell whether processes whose parent has ended become children of this one (`man 2 prctl`)."""
+    if ctypes is None:
+        return False
+    answer = ctypes.c_int()
+    ctypes.CDLL(None).prctl(GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
+    return bool(answer.value)
+
+
+def allow_ptrace(pid: int) -> None:
+    """Let a process look at this one, where Yama forbids it (`man 2 prctl`, PR_SET_PTRACER)."""
+    if ctypes is not None:
+        ctypes.CDLL(None).prctl(SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)

@@ -1,0 +1,72 @@
+"""Finds the processes that may end a wait of this one: those below it, and orphans of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_startmethod.system import System
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+
+class Tree(NamedTuple):
+    """The processes that may end a wait of this one's main thread."""
+
+    here: int
+    processes: frozenset[int]
+    """This process and those below it."""
+    silent: frozenset[int]
+    """Those whose own threads don't count: the children of earlier tests."""
+    helpers: frozenset[int]
+    """Those that serve multiprocessing itself: they count but while they wait for requests."""
+    threads: frozenset[int]
+    """Threads of any of them that don't count."""
+
+
+def process_tree(
+    silent: Collection[int], threads: Collection[int], helpers: Collection[int]
+) -> Tree:
+    """Return the tree of this process.
+
+    With the orphans that share its semaphores: nothing else of an orphan's could end a wait but a
+    pipe, and who holds one is known by that.
+    """
+    here = System.getpid()
+    parents: dict[int, int] = {}
+    for pid in pids():
+        try:
+            fields = stat_fields(System.read_file(f"/proc/{pid}/stat"))
+        except OSError:
+            continue
+        parents[pid] = int(fields[1])
+    found, below = {here}, [here]
+    while below:
+        parent = below.pop()
+        children = {pid for pid, of in parents.items() if of == parent} - found
+        found |= children
+        below += children
+    own = _semaphores(here)
+    orphans = [pid for pid, parent in parents.items() if parent == 1 and own]
+    found |= {pid for pid in orphans if not own.isdisjoint(_semaphores(pid))}
+    return Tree(here, frozenset(found), frozenset(silent), frozenset(helpers), frozenset(threads))
+
+
+def _semaphores(pid: int) -> set[bytes]:
+    """Return the semaphores of multiprocessing that a process maps, by device and inode."""
+    try:
+        maps = System.read_all(f"/proc/{pid}/maps")
+    except OSError:  # another user's, or ended
+        return set()
+    lines = [line.split() for line in maps.splitlines() if b"/sem." in line]
+    return {b" ".join(words[3:5]) for words in lines}
+
+
+def stat_fields(stat: bytes) -> list[bytes]:
+    """Return the fields of ``stat`` from the state on: a command's name may hold anything."""
+    return stat[stat.rfind(b")") + 1 :].split()
+
+
+def pids() -> Iterator[int]:
+    """Return the processes of the system, or of the container."""
+    return (int(name) for name in System.listdir("/proc") if name.isdigit())
