@@ -192,7 +192,8 @@ def test_what_is_made_decided_or_kept_at_import_is_that_of_the_start_method(
             def test_class(self):
                 self.assertEqual([child.by_process()], self.seen)
     """)
-    result = run_watched(ALL, "-W", "error")
+    # Beside the threads of pools Python warns of a fork.
+    result = run_watched(ALL, "-W", "error", "-W", "ignore:This process:DeprecationWarning")
     result.assert_outcomes(passed=16, skipped=2)
     table = [line.split()[:3] for line in result.outlines if line.startswith(("fork", "spawn"))]
     assert table == [["fork", "6", "6"], ["spawn", "5", "1"], ["forkserver", "5", "1"]]
