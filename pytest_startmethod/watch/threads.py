@@ -42,6 +42,11 @@ def thread_ids() -> frozenset[int]:
     return frozenset(int(name) for name in System.listdir("/proc/self/task"))
 
 
+def are_others() -> bool:
+    """Tell whether there are threads of Python's beside the main one."""
+    return System.count_threads is None or System.count_threads() > 0
+
+
 def other_threads() -> tuple[str, ...]:
     """Return the names of the other threads of Python's that run now."""
     threads, here = System.threads(), System.get_ident()
