@@ -80,7 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marker.MARKER_HELP)
     known = config.stash[settings.SETTINGS] = settings.read(config)
     config.pluginmanager.register(fixtures.plugin(known), "startmethod-fixtures")
-    hooks = collection.Collection(known.selection)
+    hooks = collection.Collection(known.selection, _prepare_runs)
     registration.register(config, hooks, "startmethod-collection")
     if len(known.selection.process_defaults) > 1:
         from pytest_startmethod.runs import sessions
@@ -93,3 +93,18 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_startmethod.report import collector
 
         collector.register(config)  # here, as pytest-xdist has the tests in other processes
+
+
+@pytest.hookimpl(tryfirst=True)  # and so shown below the lines of other plugins
+def pytest_report_header(config: pytest.Config) -> str:
+    """Show which start methods tests run under."""
+    from pytest_startmethod import settings
+    from pytest_startmethod.report import summary
+
+    return summary.header(config.stash[settings.SETTINGS].selection)
+
+
+def _prepare_runs(config: pytest.Config, tests: list[pytest.Item]) -> None:
+    from pytest_startmethod.runs import base_run
+
+    base_run.prepare(config, tests)

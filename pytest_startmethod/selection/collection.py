@@ -1,4 +1,4 @@
-"""Which runs of tests are collected?"""
+"""Makes one run of a test for each of its start methods."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod.report import summary
 from pytest_startmethod.selection import fixtures, marker
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from pytest_startmethod.selection.table import Selection
 
@@ -22,15 +21,13 @@ PARAMETRIZED_TWICE = (
 
 
 class Collection:
-    """The hooks that make the runs of tests: a plugin of its own, as it knows what is selected."""
+    """The hooks that make the runs; `prepare` gets all tests, if any runs under a start method."""
 
-    def __init__(self, selection: Selection) -> None:
-        self._selection = selection
-        self._concerned = selection.by_user
-
-    def pytest_report_header(self) -> str:
-        """Say which start methods tests run under."""
-        return summary.header(self._selection)
+    def __init__(
+        self, selection: Selection, prepare: Callable[[pytest.Config, list[pytest.Item]], None]
+    ) -> None:
+        self._prepare = prepare
+        self._has_runs = selection.by_user
 
     @pytest.hookimpl(trylast=True)  # so that the start method is the last part of a test's id
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -52,7 +49,7 @@ class Collection:
             params = marker.runs(test, needs_default="default_start_method" in names)
             scope = test.config.getini("start_method_scope")
             metafunc.parametrize("start_method", params, indirect=True, scope=scope)
-            self._concerned = True
+            self._has_runs = True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -70,7 +67,7 @@ class Collection:
             for test in report.result:
                 if isinstance(test, pytest.Function) and marker.is_marked(test):
                     made += marker.runs_of_unittest(test)
-                    self._concerned = True
+                    self._has_runs = True
                 else:
                     made.append(test)
         except pytest.fail.Exception as error:
@@ -81,15 +78,11 @@ class Collection:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(
-        self,
-        config: pytest.Config,
-        items: list[pytest.Item],  # the hook's name for them hides the module
+        self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Deselect what a marker names and the user didn't select, and prepare the runs."""
-        if self._concerned:
-            from pytest_startmethod.runs import base_run
-
-            base_run.prepare(config, items)
+        """Prepare the collected tests."""
+        if self._has_runs:
+            self._prepare(config, items)
 
 
 def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
