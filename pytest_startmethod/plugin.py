@@ -1,6 +1,8 @@
-"""What do people type, and what does pytest call? The hooks stand in the order of their calls."""
+"""Defines the options and the hooks, in the order in which pytest calls them."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,8 +11,12 @@ from pytest_startmethod import (
     invocation,  # noqa: F401 (which copies how pytest was started, before a conftest changes that)
 )
 
-# What only a run of tests needs is imported where it is used: "pytest --version" is to be as fast
-# as without the plugin.
+if TYPE_CHECKING:
+    import warnings
+    from collections.abc import Generator, Sequence
+
+# The hooks import what only a run of tests needs: "pytest --version" stays as fast as without the
+# plugin.
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -63,13 +69,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Set the process-wide default before a conftest can look at it."""
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: Sequence[str]
+) -> Generator[None, object, object]:
+    """Set the process-wide default before conftests are imported, and check options after it."""
     if early_config.known_args_namespace.start_method or early_config.getini("start_methods"):
         from pytest_startmethod import settings
 
         settings.set_default_early(early_config)
+    result = yield  # conftests may add options
+    if any(str(arg).startswith("--start") for arg in args):
+        from pytest_startmethod import spelling
+
+        spelling.check_options(parser, args)
+    return result
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,6 +116,24 @@ def pytest_report_header(config: pytest.Config) -> str:
     from pytest_startmethod.report import summary
 
     return summary.header(config.stash[settings.SETTINGS].selection)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Suggest the marker for a misspelled one."""
+    if warning_message.category is pytest.PytestUnknownMarkWarning:
+        from pytest_startmethod import spelling
+
+        spelling.suggest_in_warning(warning_message)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Suggest the marker for a misspelled one, where that is an error."""
+    if report.failed:
+        from pytest_startmethod import spelling
+
+        spelling.suggest_in_error(report)
 
 
 def _prepare_runs(config: pytest.Config, tests: list[pytest.Item]) -> None:

@@ -89,7 +89,7 @@ def notes(results: Results) -> list[Note]:
         found.setdefault(UNPROVEN, []).append(result.run.nodeid)
     for result in results.made_before():
         made_under, method = result.run.made_under, result.run.start_method
-        text = f"made under {made_under}: run --start-method={method} alone"
+        text = f"lock or queue made under {made_under}: run --start-method={method} alone"
         found.setdefault(text, []).append(result.run.nodeid)
     for result in results.not_alone():
         ends = "fails" if result.outcome == "failed" else "is skipped"

@@ -189,9 +189,9 @@ def test_what_was_made_under_another_method_is_listed_apart_where_tests_ask(
     )
     told = summary(run_watched(*workers, "--tb=no", "-v", plugins=plugins))
     assert told[5:] == [
-        "made under fork: run --start-method=spawn alone (1 run)",
+        "lock or queue made under fork: run --start-method=spawn alone (1 run)",
         "    test_it.py::test_lock[spawn]",
-        "made under fork: run --start-method=forkserver alone (1 run)",
+        "lock or queue made under fork: run --start-method=forkserver alone (1 run)",
         "    test_it.py::test_lock[forkserver]",
     ]
 
