@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Tell pytest of the hooks that others may implement."""
+    """Add the hooks that other plugins and conftests may implement."""
     pluginmanager.add_hookspecs(hookspecs)
 
 
@@ -33,20 +33,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="METHOD[,METHOD...]",
         help="Run tests under these multiprocessing start methods: fork, spawn, forkserver, a name "
         "from a plugin, 'all' (what this platform supports) or 'default' (the platform's default). "
-        "May be given several times. The first is the process-wide default of tests that use none "
-        "of the fixtures mp_context, start_method and default_start_method.",
+        "May be repeated. Tests that use none of the fixtures mp_context, start_method and "
+        "default_start_method run with the first one as the process-wide default.",
     )
     group.addoption(
         "--start-method-report",
         metavar="PATH",
-        help="Write how each test ended under each start method to a file: as Markdown where its "
-        "name ends in .md, else as JSON.",
+        help="Write how each test ended under each start method to a file: Markdown if its name "
+        "ends in .md, else JSON.",
     )
     parser.addini(
         "start_methods",
         type="linelist",
-        default=(),  # what getini() returns where it is unset; where it is set and empty: []
-        help="What --start-method selects where the command line doesn't give it.",
+        default=(),  # getini() returns this if the ini-option is unset, and [] if it is empty
+        help="Start methods to select if the command line has no --start-method.",
     )
     parser.addini(
         "start_method_scope",
@@ -58,14 +58,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(
         "start_method_preload",
         type="args",
-        help="Modules that the forkserver imports before it forks, besides pytest: what takes long "
-        "to import, and is the same for all tests.",
+        help="Modules, besides pytest, that the forkserver imports before it forks: those that are "
+        "slow to import.",
     )
     parser.addini(
         "start_method_stall_timeout",
         default="10",
-        help="Seconds that a test may wait for child processes that are dead, before it fails; 0 "
-        "turns that off.",
+        help="Seconds that a test may be blocked in a wait that nothing can end any more, before "
+        "it fails (default: 10); 0 turns that off.",
     )
 
 
@@ -87,7 +87,7 @@ def pytest_load_initial_conftests(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Find out what there is and what is selected: a user's mistake ends the run here."""
+    """Read the settings and register the other hooks; a mistake of the user's ends the run here."""
     from pytest_startmethod import registration, settings
     from pytest_startmethod.selection import collection, fixtures, marker
 
@@ -106,7 +106,7 @@ def pytest_configure(config: pytest.Config) -> None:
     ):
         from pytest_startmethod.report import collector
 
-        collector.register(config)  # here, as pytest-xdist has the tests in other processes
+        collector.register(config)  # now: pytest-xdist collects the tests in other processes
 
 
 @pytest.hookimpl(tryfirst=True)  # and so shown below the lines of other plugins

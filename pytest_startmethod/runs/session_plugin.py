@@ -1,4 +1,4 @@
-"""Makes a pytest process a session of another: a plugin that only such a process loads."""
+"""The plugin that makes a pytest process a session of another one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OFF: dict[str, Any] = {
     "cacheclear": False,
     "pastebin": None,
     "start_method_report": None,
-    # It distributes nothing either.
+    # A session has no workers of its own.
     "numprocesses": None,
     "dist": "no",
     "tx": [],
@@ -36,7 +36,7 @@ ON: dict[str, Any] = {
     "no_header": True,
     "no_summary": True,
     "log_file_mode": "a",  # the first pytest holds the file open
-    "cov_append": True,  # what was measured so far is to stay
+    "cov_append": True,  # keep what was measured before
 }
 PR_SET_PDEATHSIG = 1
 
@@ -45,7 +45,7 @@ REDIRECTED: pytest.StashKey[contextlib.ExitStack] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option by which the process is told everything: nobody types it."""
+    """Add the option that passes the input of a session; users don't type it."""
     parser.addoption("--startmethod-session", type=int, help=argparse.SUPPRESS)
 
 
@@ -53,13 +53,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config,
 ) -> Generator[None, object, object]:
-    """Select the session's start method, whatever the command line and the ini select."""
+    """Select the start method of the session, whatever else selects one."""
     told = _told(early_config.known_args_namespace.startmethod_session)
     _end_with(told["parent"])
     for descriptor in (told["writer"], told["log"]):
         os.set_inheritable(descriptor, False)
     early_config.stash[TOLD] = told
-    _change(early_config.known_args_namespace, told)  # which pytest-cov already goes by
+    _change(early_config.known_args_namespace, told)  # pytest-cov reads it already
     return (yield)
 
 
@@ -80,8 +80,8 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     config.pluginmanager.register(session_tests.SessionTests(told["tests"]), "startmethod-tests")
     if not told["shows"]:
         return (yield)
-    # What tests print is shown, and what the terminal reporter writes is not: it takes its file
-    # before the session starts.
+    # Show what tests print, but not what the terminal reporter writes: it takes its file before
+    # the session starts.
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.ExitStack() as redirected:  # noqa: PTH123 (no path)
         redirected.enter_context(contextlib.redirect_stdout(nowhere))
         config.stash[REDIRECTED] = redirected
@@ -90,13 +90,13 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Let tests print."""
+    """Show what tests print."""
     if REDIRECTED in session.config.stash:
         session.config.stash[REDIRECTED].close()
 
 
 def _change(options: argparse.Namespace, told: dict[str, Any]) -> None:
-    """Set what a session doesn't take over from the command line."""
+    """Set the options that a session doesn't take from the command line."""
     known = vars(options)
     changed = {**OFF, **ON, "start_method": [told["start_method"]]}
     if told["basetemp"]:
@@ -112,9 +112,9 @@ def _told(descriptor: int) -> dict[str, Any]:
 
 
 def _end_with(parent: int) -> None:
-    """Let the kernel end this process when the first pytest ends without a word.
+    """Let the kernel end this process as soon as the first pytest ends.
 
-    Elsewhere than on Linux it ends with its next report.
+    On other platforms than Linux this process ends at its next report.
     """
     if sys.platform == "linux":
         with contextlib.suppress(ImportError, OSError, AttributeError):  # a Python without ctypes

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_startmethod.selection.table import Selection
 
 PARAMETRIZED_TWICE = (
-    "parametrizes {} itself, which the plugin does for its fixtures and marker: name the "
+    "parametrizes {} itself, but the plugin does that for its fixtures and marker: name the "
     "start methods by @pytest.mark.start_methods instead"
 )
 
@@ -29,12 +29,12 @@ class Collection:
         self._prepare = prepare
         self._has_runs = selection.by_user
 
-    @pytest.hookimpl(trylast=True)  # so that the start method is the last part of a test's id
+    @pytest.hookimpl(trylast=True)  # so that a test's id ends with the start method
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one run of a test for each of its start methods."""
         test, names = metafunc.definition, metafunc.fixturenames
         marked = marker.is_marked(test)
-        if not marked and "start_method" not in names:  # which the other fixtures ask for
+        if not marked and "start_method" not in names:  # the other fixtures ask for it
             return
         parametrized = _parametrized(metafunc).intersection(fixtures.NAMES)
         if "start_method" in parametrized:
@@ -55,9 +55,9 @@ class Collection:
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Make the runs of a `unittest.TestCase`, whose tests pytest doesn't parametrize."""
+        """Make the runs of a marked `unittest.TestCase`: pytest doesn't parametrize its tests."""
         report = yield
-        unittest = sys.modules.get("unittest")  # as it is wherever there is a TestCase
+        unittest = sys.modules.get("unittest")  # no TestCase without it
         if unittest is None or not isinstance(collector, pytest.Class):
             return report
         if not issubclass(collector.obj, unittest.TestCase):
@@ -86,11 +86,11 @@ class Collection:
 
 
 def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
-    """Return the names that the suite itself gives parameters, and drop what those replace.
+    """Return the names that the suite parametrizes itself, and drop the fixtures of such names.
 
-    pytest drops the fixtures behind such a name too, but only after its hook. There is no public
-    way to either (pytest 8.0 to 9.2): where the attributes go missing, what a pytest_generate_tests
-    of the suite's parametrizes isn't seen, and pytest refuses to do so twice.
+    pytest drops these fixtures too, but only after its hook. Neither is possible by public API
+    (pytest 8.0 to 9.2). If the attributes go missing, the plugin doesn't see what the suite's own
+    pytest_generate_tests parametrizes, and pytest refuses to parametrize a name twice.
     """
     calls = getattr(metafunc, "_calls", ())
     info = getattr(metafunc.definition, "_fixtureinfo", None)
@@ -100,19 +100,19 @@ def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
 
 
 def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
-    """Tell whether a test's fixture of this name is the plugin's, and not one of the suite's.
+    """Return whether a test's fixture of this name is the plugin's, not one of the suite.
 
-    With those the plugin has no business. There is no public way to tell (pytest 8.0 to 9.2): where
-    the attribute goes missing, a fixture of the suite's by such a name counts as the plugin's.
+    The plugin leaves the suite's fixtures alone. No public API tells them apart (pytest 8.0 to
+    9.2). If the attribute goes missing, a fixture of the suite counts as the plugin's.
     """
     if name not in metafunc.fixturenames:
         return False
     known = getattr(metafunc, "_arg2fixturedefs", None)
     if known is None:
         return True
-    for fixture in reversed(known.get(name, ())):  # none of a parameter
+    for fixture in reversed(known.get(name, ())):  # a parameter has none
         if fixture.func.__module__ == fixtures.__name__:
             return True
-        if name not in fixture.argnames:  # one that overrides ours, and doesn't ask for it
+        if name not in fixture.argnames:  # it overrides ours and doesn't ask for it
             return False
     return False
