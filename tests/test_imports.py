@@ -1,4 +1,4 @@
-"""Data goes one way: settings and selection, runs, watch, report; what all need lies below them."""
+"""No package imports one that comes after it, and modules that all need import no package."""
 
 from __future__ import annotations
 

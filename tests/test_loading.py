@@ -1,4 +1,4 @@
-"""How the plugin is loaded and turned off, and what pytest then says about it."""
+"""Loading the plugin and turning it off; its help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is it worded: by plain calls."""
+"""The lines of the summary, tested by plain calls."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def told(results: Results, verbosity: int = 0, width: int = 80) -> list[str]:
     return [line.text for line in lines(results, verbosity, width)]
 
 
-def test_the_table_has_a_row_for_each_method_and_a_column_for_what_there_is() -> None:
+def test_the_table_has_a_row_for_each_method_and_a_column_for_each_outcome() -> None:
     passed = (FULL, "passed"), (FULL._replace(start_method="forkserver", processes=2), "skipped")
     assert told(results(*passed)) == [
         "start methods",
@@ -75,7 +75,7 @@ def test_the_table_has_a_row_for_each_method_and_a_column_for_what_there_is() ->
     assert told(Results(THREE)) == []
 
 
-def test_the_lines_are_coloured_by_what_they_say_and_read_without() -> None:
+def test_colours_mark_what_the_lines_say() -> None:
     spawn = FULL._replace(start_method="spawn", hint="move it")
     made = results((FULL, "passed"), (spawn, "failed"))
     marked = {line.text: line.markup for line in lines(made, 0, 80) if line.markup}
@@ -89,7 +89,7 @@ def test_the_lines_are_coloured_by_what_they_say_and_read_without() -> None:
     assert [line.separator for line in lines(made, 0, 80) if line.separator] == ["=", "-"]
 
 
-def test_quiet_says_only_what_differs() -> None:
+def test_quiet_shows_only_what_differs() -> None:
     spawn = FULL._replace(start_method="spawn")
     unproven = FULL._replace(test="a.py::test_y", proven=False)
     assert told(results((FULL, "passed"), (spawn, "passed")), verbosity=-1) == []
@@ -102,7 +102,7 @@ def test_quiet_says_only_what_differs() -> None:
     ]
 
 
-def test_what_is_no_difference_has_names_where_asked_for() -> None:
+def test_remarks_name_their_runs_with_verbose() -> None:
     spawn, forkserver = (
         FULL._replace(start_method=name, nodeid=f"a.py::test_x[{name}]", made_under="fork")
         for name in ("spawn", "forkserver")
@@ -178,7 +178,7 @@ def test_twenty_differing_tests_are_shown_in_full() -> None:
     assert shown[-1] == "... and 3 more"
 
 
-def test_markdown_tells_the_same_and_shows_each_text_as_it_is() -> None:
+def test_markdown_says_the_same_and_shows_texts_unchanged() -> None:
     spawn = FULL._replace(start_method="spawn", hint='if __name__ == "__main__"')
     made = results(
         *((FULL, "passed"), (spawn, "failed")),

@@ -1,4 +1,4 @@
-"""Which contexts exist, by start method: by plain calls."""
+"""The contexts by start method, tested by plain calls."""
 
 from __future__ import annotations
 
