@@ -185,7 +185,7 @@ def test_two_plugins_that_offer_one_name_are_a_usage_error_naming_both(
         ),
         (
             "contexts(config): return {'default': config}",
-            "{conftest} names a context 'default', which means something else: rename it",
+            "{conftest} names a context 'default', which has another meaning: rename it",
         ),
         (
             "contexts(config): return {'mine': 'spawn'}",
