@@ -1,4 +1,4 @@
-"""A misspelled option or marker gets one line with the right one."""
+"""A misspelled option or marker gets a line that names the right one."""
 
 from __future__ import annotations
 

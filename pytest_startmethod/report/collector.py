@@ -43,11 +43,11 @@ def register(
     problem = files.problem(path) if path else ""
     if problem:
         raise pytest.UsageError(f"--start-method-report: {problem}")
-    reporting = Reporting(config, path, notes or Notes(), listener)
-    registration.register(config, reporting, NAME)
+    reporter = Reporter(config, path, notes or Notes(), listener)
+    registration.register(config, reporter, NAME)
 
 
-class Reporting:
+class Reporter:
     """The hooks that collect reports and show results."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Reporting:
                 cache.set(key, self._as_collected(remembered))
         if self._path:
             results = self._results()
-            files.write(self._path, results, files.of_this_process(results, pytest.__version__))
+            files.write(self._path, results, files.describe_process(results, pytest.__version__))
         return result
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

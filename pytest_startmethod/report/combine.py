@@ -63,7 +63,7 @@ def combine(reports: Sequence[Report]) -> Results:
         for test, methods in report.tests.items():
             for method, told in methods.items():
                 name = label.setdefault(method, method)
-                run = files.run_of(test, name, told)
+                run = files.make_run(test, name, told)
                 results.add(run, told["outcome"], told["duration"], told["last_line"])
                 if not told["runs_alone"]:
                     results.not_by_method.add((test, name))

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
     from pytest_startmethod.report.results import Result, Results
 
-OF_RUN = ("nodeid", "asked", "concerned", "processes", "other_processes", "proven")
-OF_RESULT = ("outcome", "duration", "last_line", "runs_alone", "hint", "made_under", *OF_RUN)
+RUN_FIELDS = ("nodeid", "asked", "concerned", "processes", "other_processes", "proven")
+RESULT_FIELDS = (
+    *("outcome", "duration", "last_line", "runs_alone", "hint", "made_under"),
+    *RUN_FIELDS,
+)
 
 
 class Report(NamedTuple):
@@ -58,7 +61,7 @@ def write(path: Path, results: Results, known: Mapping[str, Any]) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def of_this_process(results: Results, pytest_version: str) -> dict[str, Any]:
+def describe_process(results: Results, pytest_version: str) -> dict[str, Any]:
     """Return the items of a JSON report that describe this pytest run."""
     return {
         "platform": sys.platform,
@@ -85,7 +88,7 @@ def _plain(results: Results, result: Result) -> dict[str, Any]:
     run = result.run
     return {
         "outcome": result.outcome,
-        **{name: getattr(run, name) for name in OF_RUN},
+        **{name: getattr(run, name) for name in RUN_FIELDS},
         "made_under": run.made_under,
         "runs_alone": not results.ends_so_anyway(result),
         "duration": result.seconds,
@@ -102,7 +105,7 @@ def read(path: Path) -> Report:
             raise ReportError(f"{str(path)!r} is a combined report: name those it was made of")
         for of in known["tests"]:
             for told in of["start_methods"].values():
-                _ = [told[name] for name in OF_RESULT]
+                _ = [told[name] for name in RESULT_FIELDS]
         return Report(
             known["platform"],
             known["python"],
@@ -118,7 +121,7 @@ def read(path: Path) -> Report:
         ) from None
 
 
-def run_of(test: str, label: str, told: Mapping[str, Any]) -> Run:
+def make_run(test: str, label: str, told: Mapping[str, Any]) -> Run:
     """Return the record of a run that a JSON report describes."""
-    known = {name: told[name] for name in OF_RUN}
+    known = {name: told[name] for name in RUN_FIELDS}
     return Run(label, test, hint=told["hint"], made_under=told["made_under"], **known)

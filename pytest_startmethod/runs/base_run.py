@@ -46,10 +46,10 @@ def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
         tests[:] = kept
     if asked or default:
         collector.register(config)
-        register(config, Running(config), "startmethod-running")
+        register(config, BaseRun(config), "startmethod-running")
 
 
-class Running:
+class BaseRun:
     """The hooks around a test's run, registered if a test may run under a start method."""
 
     def __init__(self, config: pytest.Config) -> None:

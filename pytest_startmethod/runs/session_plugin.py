@@ -40,7 +40,7 @@ ON: dict[str, Any] = {
 }
 PR_SET_PDEATHSIG = 1
 
-TOLD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+INPUT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 REDIRECTED: pytest.StashKey[contextlib.ExitStack] = pytest.StashKey()
 
 
@@ -54,12 +54,12 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config,
 ) -> Generator[None, object, object]:
     """Select the start method of the session, whatever else selects one."""
-    told = _told(early_config.known_args_namespace.startmethod_session)
-    _end_with(told["parent"])
-    for descriptor in (told["writer"], told["log"]):
+    given = _read_input(early_config.known_args_namespace.startmethod_session)
+    _end_with(given["parent"])
+    for descriptor in (given["writer"], given["log"]):
         os.set_inheritable(descriptor, False)
-    early_config.stash[TOLD] = told
-    _change(early_config.known_args_namespace, told)  # pytest-cov reads it already
+    early_config.stash[INPUT] = given
+    _change(early_config.known_args_namespace, given)  # pytest-cov reads it already
     return (yield)
 
 
@@ -68,17 +68,17 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     """Look like a worker of pytest-xdist, so that plugins write no reports of their own."""
     from pytest_startmethod.runs import relay, session_tests
 
-    told = config.stash[TOLD]
+    given = config.stash[INPUT]
     if not hasattr(config.option, "start_method"):
         raise pytest.UsageError("pytest-startmethod isn't loaded by the same command line")
-    _change(config.option, told)
-    config.workerinput = told["workerinput"]  # type: ignore[attr-defined]
+    _change(config.option, given)
+    config.workerinput = given["workerinput"]  # type: ignore[attr-defined]
     config.workeroutput = {}  # type: ignore[attr-defined]
     config.pluginmanager.register(
-        relay.Relay(config, told["writer"], told["log"]), "startmethod-relay"
+        relay.Relay(config, given["writer"], given["log"]), "startmethod-relay"
     )
-    config.pluginmanager.register(session_tests.SessionTests(told["tests"]), "startmethod-tests")
-    if not told["shows"]:
+    config.pluginmanager.register(session_tests.SessionTests(given["tests"]), "startmethod-tests")
+    if not given["shows"]:
         return (yield)
     # Show what tests print, but not what the terminal reporter writes: it takes its file before
     # the session starts.
@@ -95,20 +95,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.stash[REDIRECTED].close()
 
 
-def _change(options: argparse.Namespace, told: dict[str, Any]) -> None:
+def _change(options: argparse.Namespace, given: dict[str, Any]) -> None:
     """Set the options that a session doesn't take from the command line."""
     known = vars(options)
-    changed = {**OFF, **ON, "start_method": [told["start_method"]]}
-    if told["basetemp"]:
-        changed["basetemp"] = told["basetemp"]
+    changed = {**OFF, **ON, "start_method": [given["start_method"]]}
+    if given["basetemp"]:
+        changed["basetemp"] = given["basetemp"]
     known.update((name, value) for name, value in changed.items() if name in known)
 
 
-def _told(descriptor: int) -> dict[str, Any]:
+def _read_input(descriptor: int) -> dict[str, Any]:
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, encoding="ascii") as file:
-        told: dict[str, Any] = ast.literal_eval(file.read())
-    return told
+        given: dict[str, Any] = ast.literal_eval(file.read())
+    return given
 
 
 def _end_with(parent: int) -> None:

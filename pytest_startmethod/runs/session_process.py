@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 BOOT = """
 import sys
 with open(int(sys.argv[1]), encoding="ascii", closefd=False) as file:
-    told = eval(file.read())
-sys.path[:], sys.argv[:] = told["sys_path"], told["argv"]
+    given = eval(file.read())
+sys.path[:], sys.argv[:] = given["sys_path"], given["argv"]
 import pytest
-sys.exit(pytest.main(told["args"]))
+sys.exit(pytest.main(given["args"]))
 """
 PLUGIN = "pytest_startmethod.runs.session_plugin"
 LAST_LINES = 100  # faulthandler writes about 50 for pytest's stack
 
 
 class SessionProcess:
-    """A pytest process of its own; `told` has plain values for its plugin."""
+    """A pytest process of its own; `given` has plain values for its plugin."""
 
     def __init__(
         self,
-        told: Mapping[str, Any],
+        given: Mapping[str, Any],
         args: Sequence[str],
         folder: Path,
         *,
@@ -52,7 +52,7 @@ class SessionProcess:
         self._reader, writer = os.pipe()
         with tempfile.TemporaryFile() as file:
             known = {
-                **told,
+                **given,
                 "sys_path": list(invocation.SYS_PATH),
                 "argv": list(invocation.ARGV),
                 "args": ["-p", PLUGIN, f"--startmethod-session={file.fileno()}", *args],

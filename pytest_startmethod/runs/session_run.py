@@ -126,14 +126,14 @@ def _start(shown: Receiver, method: str, number: int, attempt: int) -> SessionPr
     shows = shown.is_shown and config.getoption("capture") == "no"
     named = [p.__name__ if isinstance(p, ModuleType) else p for p in params.plugins or ()]
     loaded = [arg for name in named for arg in ("-p", str(name))]
-    told = {
+    given = {
         "start_method": method,
         "tests": shown.todo,
         "basetemp": _basetemp(config, shown.label + (f"-{attempt}" if attempt > 1 else "")),
         "workerinput": worker_input.make(config, number),
     }
     return session_process.SessionProcess(
-        told,
+        given,
         [*loaded, *map(os.fspath, params.args)],
         params.dir,
         environment=worker_input.environment(config, number),

@@ -133,6 +133,6 @@ def test_text_that_is_not_valid_unicode_is_written(tmp_path: Path) -> None:
         results.add(Run(method, "x", f"x[{method}]"), outcome, 1, "\udcff é")
     for name in ("report.json", "report.md"):
         assert files.problem(tmp_path / name) == ""
-        files.write(tmp_path / name, results, files.of_this_process(results, "9"))
+        files.write(tmp_path / name, results, files.describe_process(results, "9"))
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "\\udcff" in text
