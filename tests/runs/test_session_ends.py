@@ -96,7 +96,7 @@ def test_a_conftest_that_fails_under_one_start_method_is_one_error(
 
 
 @pytest.mark.usefixtures("child_module")
-def test_a_plugin_that_cannot_bear_a_session_is_one_error_that_names_it(
+def test_a_plugin_that_fails_in_a_session_is_one_error_that_names_it(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
@@ -214,7 +214,7 @@ def test_a_debugger_has_no_session_and_the_summary_says_so(
 
 
 @pytest.mark.usefixtures("child_module")
-def test_plugin_objects_have_no_session_and_names_have(
+def test_plugin_objects_have_no_session_but_names_of_plugins_have(
     pytester: pytest.Pytester, assert_nothing_left: Callable[[], None]
 ) -> None:
     pytester.makepyfile(
