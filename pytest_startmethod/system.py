@@ -7,6 +7,7 @@ the attributes of classes, so the real functions stand in one here, taken before
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -46,6 +47,8 @@ class System:
     pread = _real(os, "pread")
     write = staticmethod(os.write)
     close = staticmethod(os.close)
+    dup2 = staticmethod(os.dup2)
+    memfd_create = _real(os, "memfd_create")  # Linux
     pipe = staticmethod(os.pipe)
     listdir = staticmethod(os.listdir)
     readlink = _real(os, "readlink")
@@ -66,6 +69,10 @@ class System:
     sigpending = _real(signal, "sigpending")
     sigtimedwait = _real(signal, "sigtimedwait")
     pidfd_send_signal = _real(signal, "pidfd_send_signal")
+
+    register_dump = _real(faulthandler, "register")  # not on Windows
+    unregister_dump = _real(faulthandler, "unregister")
+    dump_traceback = staticmethod(faulthandler.dump_traceback)
 
     poll = _real(select, "poll")
     READABLE = getattr(select, "POLLIN", 0)

@@ -5,4 +5,6 @@ A forkserver imports this last. What the collector touches is copied for that ch
 
 import gc
 
+from pytest_startmethod.launch import listener  # noqa: F401 (for the children)
+
 gc.freeze()

@@ -72,6 +72,8 @@ class Recorder:
         self._popen_classes: set[type] = set()
         self._patched_popens: set[type] = set()
         self._pid = System.getpid()
+        # The threads that were there before the first test.
+        self._older = frozenset(thread.ident or 0 for thread in System.threads())
         self._patches = ExitStack()
 
     def install(self, contexts: Iterable[Any]) -> None:
@@ -189,13 +191,13 @@ class Recorder:
                 return original(process, *args, **kwargs)
             # Of the standard library's classes; others, and the default's, may fork.
             forks = getattr(process, "_start_method", None) not in ("spawn", "forkserver")
-            beside: tuple[str, ...] = ()
+            beside = threads.NONE
             if self._stall is not None:
                 self._stall.before_start(forks=forks)
             try:
                 if forks:
                     with self._guard:
-                        beside = threads.other_threads()
+                        beside = threads.other_threads(self._older)
                 original(process, *args, **kwargs)
             except BaseException as error:
                 with self._guard:
@@ -224,7 +226,7 @@ class Recorder:
         held = vars(process).values()
         return next((one for one in held if hasattr(one, "pid") and hasattr(one, "poll")), None)
 
-    def _record(self, process: BaseProcess, popen: object, beside: tuple[str, ...]) -> None:
+    def _record(self, process: BaseProcess, popen: object, beside: threads.Beside) -> None:
         pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
         if popen is None or pid is None:
             return
@@ -247,7 +249,7 @@ class Recorder:
             child = Child(process, popen, place, maker, owner, by_pool=by_pool, made_at=made_at)
         if child is None:  # what can't be read isn't known; it is to end with its test all the same
             child = Child(None, popen, place, maker, owner, by_pool=by_pool, made_at=made_at)
-        child.forked_beside = beside if child.start_method == "fork" else ()
+        child.forked_beside = beside if child.start_method == "fork" else threads.NONE
         if maker is not None and not by_pool:
             self._watch_proxies()
         self.children.append(child)

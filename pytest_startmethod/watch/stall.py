@@ -80,6 +80,11 @@ class StallWatch:
         if begin:
             self._begin()
 
+    @property
+    def handler(self) -> Callable[[int, FrameType | None], None]:
+        """What handles the signal in pytest's process, and in forked children to no effect."""
+        return self._handle
+
     def leave(self) -> None:
         """Watch no longer, and handle the signal as before."""
         with self._lock:
@@ -186,13 +191,33 @@ class StallWatch:
             return Stall(lost=tuple(lost))
         if not waits.AVAILABLE:
             return Stall() if self._all_are_dead() else None
-        stuck = self._stuck(waiting_frames.awaited_descriptor(frames))
+        descriptor = waiting_frames.awaited_descriptor(frames)
+        stuck = self._stuck(descriptor)
+        beside = self._beside_deadlocked(waiting_frames.joined(frames)) if stuck is None else None
+        if beside:
+            # Whoever ran when the child was forked can't release the lock that the child has of it.
+            stuck = self._stuck(descriptor, beside)
         if stuck is None or waiting_frames.is_answered(frames):
             return None
         return Stall(stuck=tuple(stuck))
 
-    def _stuck(self, descriptor: int | None) -> list[waits.Thread] | None:
-        others = {System.main_thread().native_id or 0, *self._older_ids}
+    def _beside_deadlocked(self, pid: int | None) -> frozenset[int]:
+        """Return the threads that ran when a child was forked which can't go on by itself.
+
+        Each of its threads waits without end for a lock that only its own process can release. A
+        thread that was started later may be there to end it.
+        """
+        child = next((c for c in self._children() if c.pid == pid), None)
+        if child is None or not child.forked_beside.ids:
+            return frozenset()
+        blocked = waits.blocked(child.pid)
+        deadlocked = bool(blocked) and all(map(waits.is_own_lock, blocked))
+        return child.forked_beside.ids if deadlocked else frozenset()
+
+    def _stuck(
+        self, descriptor: int | None, beside: frozenset[int] = frozenset()
+    ) -> list[waits.Thread] | None:
+        others = {System.main_thread().native_id or 0, *self._older_ids, *beside}
         others |= {thread.native_id or 0 for thread in self._of_others()}
         if self._lookout is not None:
             others.add(self._lookout.thread)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_startmethod.system import System
-from pytest_startmethod.watch import waits
+from pytest_startmethod.watch import dumps, waits
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Collection
 
 # Whose threads serve pools, executors and queues, and answer nobody by themselves.
 SERVING = ("multiprocessing.queues", "concurrent.futures.process", "multiprocessing.pool")
+
+FEW = 10
+"""As many threads at most are named in a sentence."""
 
 
 def module(thread: threading.Thread) -> str:
@@ -42,7 +46,63 @@ def thread_ids() -> frozenset[int]:
     return frozenset(int(name) for name in System.listdir("/proc/self/task"))
 
 
-def other_threads() -> tuple[str, ...]:
-    """Return the names of the other threads of Python's that run now."""
-    threads, here = System.threads(), System.get_ident()
-    return tuple(thread.name for thread in threads if thread.ident != here)
+class Beside(NamedTuple):
+    """The other threads that ran in a process when it forked."""
+
+    threads: tuple[str, ...] = ()
+    """Those of Python's: names, and where each was."""
+    native: int = 0
+    """How many there were that Python doesn't know; 0 but on Linux."""
+    ids: frozenset[int] = frozenset()
+    """The system's ids of all threads; none but on Linux."""
+
+    def __str__(self) -> str:
+        """Return which threads ran."""
+        count = len(self.threads) + self.native
+        few, more = self.threads[:FEW], len(self.threads) - FEW
+        native = f"{self.native} that Python doesn't know" if self.native else ""
+        names = [*few, *([f"{more} more"] if more > 0 else []), *([native] if native else [])]
+        return f"{count} other thread{'s' * (count != 1)} ran: {', '.join(names)}"
+
+
+NONE = Beside()
+
+
+def other_threads(older: Collection[int]) -> Beside:
+    """Return the threads that run now besides this one: where they are, but for `older` ones.
+
+    By faulthandler, as no frame object of another thread may exist at a fork: see `owners`.
+    """
+    here = System.get_ident()
+    others = [thread for thread in System.threads() if thread.ident != here]
+    ids = thread_ids() if others or _count() > 1 else frozenset[int]()
+    native = max(len(ids) - 1 - len(others), 0)
+    if not others and not native:
+        return NONE
+    places = {}
+    if any(thread.ident not in older for thread in others):
+        places = {thread.ident: thread.place for thread in dumps.parse(_dump())}
+    names = []
+    for thread in others:
+        place = places.get(thread.ident or 0, "")
+        names.append(f"{thread.name} at {place}" if place else thread.name)
+    return Beside(tuple(names), native, ids)
+
+
+def _count() -> int:
+    """Return how many threads this process has, native ones too; 1 but on Linux."""
+    if not waits.AVAILABLE or sys.platform == "win32":
+        return 1
+    return System.stat("/proc/self/task").st_nlink - 2
+
+
+def _dump() -> str:
+    """Return where all threads are; "" but on Linux."""
+    if System.memfd_create is None:
+        return ""
+    descriptor = System.memfd_create("pytest-startmethod-threads")
+    try:
+        System.dump_traceback(file=descriptor, all_threads=True)
+        return str(System.pread(descriptor, System.fstat(descriptor).st_size, 0), errors="replace")
+    finally:
+        System.close(descriptor)
