@@ -47,7 +47,7 @@ class System:
     pread = _real(os, "pread")
     write = staticmethod(os.write)
     close = staticmethod(os.close)
-    dup2 = staticmethod(os.dup2)
+    dup = staticmethod(os.dup)
     memfd_create = _real(os, "memfd_create")  # Linux
     pipe = staticmethod(os.pipe)
     listdir = staticmethod(os.listdir)

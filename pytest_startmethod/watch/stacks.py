@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing.util
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_startmethod.launch.listener import NAME, NUMBERS, Listener
+from pytest_startmethod.launch.listener import NAME, Listener
 from pytest_startmethod.system import LINUX, System
 from pytest_startmethod.watch import dumps, lookout
 from pytest_startmethod.watch.kernel import MACHINE
@@ -48,7 +48,8 @@ def listen_in_forks(handler: object) -> Listener | None:
     """
     if not AVAILABLE:
         return None
-    listener = Listener(System, SIGNAL, (0, handler))
+    listener = Listener(System, int(SIGNAL), (0, handler))
+    listener.prepare()
     multiprocessing.util.register_after_fork(listener, Listener.listen)
     return listener
 
@@ -78,10 +79,8 @@ def _ask(child: Child) -> _Asked | None:
     """Send the signal, where it does nothing but write to the memory file."""
     folder = f"/proc/{child.pid}"
     try:
-        path = next((p for p in map(f"{folder}/fd/{{}}".format, NUMBERS) if _is_file(p)), "")
-        path = path or next(
-            (p for n in System.listdir(f"{folder}/fd") if _is_file(p := f"{folder}/fd/{n}")), ""
-        )
+        paths = (f"{folder}/fd/{name}" for name in System.listdir(f"{folder}/fd"))
+        path = next(filter(_is_file, paths), "")
         if not path or not _listens(folder, child.pid):
             return None
         descriptor = System.open(path, System.READ_ONLY)
