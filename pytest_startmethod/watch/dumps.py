@@ -104,11 +104,11 @@ def relative(place: str) -> str:
 
 
 def _thread(part: str) -> Thread | None:
-    first, *rest = part.splitlines()
+    first, _, rest = part.partition("\n")
     header = HEADER.match(first)
     if header is None:
         return None
-    found = (FRAME.match(line) for line in rest)
+    found = (FRAME.match(line) for line in rest.splitlines())
     frames = [Frame(*frame.group("file", "line", "function")) for frame in found if frame]
     while frames and frames[-1].is_in("threading.py", *THREAD_BEGINS):
         frames.pop()
