@@ -68,6 +68,12 @@ class Thread(NamedTuple):
         return next((str(frame) for frame in self.frames if frame.is_users), "")
 
     @property
+    def task(self) -> str:
+        """The outermost function of the user's code, or "" where there is none."""
+        frame = next((frame for frame in reversed(self.frames) if frame.is_users), None)
+        return f"{frame.function} in {frame.file}" if frame else ""
+
+    @property
     def innermost(self) -> Frame:
         """The innermost frame; one of nothing where there is none."""
         return self.frames[0] if self.frames else Frame("", "", "")

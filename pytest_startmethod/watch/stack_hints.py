@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_startmethod.watch import waits
+from pytest_startmethod.watch import deadlocks
 from pytest_startmethod.watch.threads import NONE
 
 if TYPE_CHECKING:
@@ -74,16 +74,13 @@ def find(child: Child) -> str:
 
     Where the kernel can't be asked for that there is none.
     """
-    if not child.threads or not waits.AVAILABLE:
-        return ""
-    blocked = waits.blocked(child.pid)
-    if not blocked:
+    if not child.threads or not deadlocks.waits_without_end(child.pid):
         return ""
     for thread in child.threads:
         for hint in HINTS:
             if thread.innermost.is_in(hint.file, *hint.functions) and _applies(hint, thread):
                 return hint.text
-    if child.forked_beside != NONE and all(map(waits.is_own_lock, blocked)):
+    if child.forked_beside != NONE and deadlocks.holds_itself(child.pid):
         return AT_THE_FORK
     main = child.threads[0]
     if main.innermost.is_in("multiprocessing/connection.py", "_recv", "wait") or (

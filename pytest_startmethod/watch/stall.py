@@ -7,7 +7,15 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.system import WINDOWS, System
-from pytest_startmethod.watch import lookout, pipes, process_tree, threads, waiting_frames, waits
+from pytest_startmethod.watch import (
+    deadlocks,
+    lookout,
+    pipes,
+    process_tree,
+    threads,
+    waiting_frames,
+    waits,
+)
 from pytest_startmethod.watch.places import package
 
 if TYPE_CHECKING:
@@ -195,24 +203,22 @@ class StallWatch:
         stuck = self._stuck(descriptor)
         beside = self._beside_deadlocked(waiting_frames.joined(frames)) if stuck is None else None
         if beside:
-            # Whoever ran when the child was forked can't release the lock that the child has of it.
             stuck = self._stuck(descriptor, beside)
         if stuck is None or waiting_frames.is_answered(frames):
             return None
         return Stall(stuck=tuple(stuck))
 
     def _beside_deadlocked(self, pid: int | None) -> frozenset[int]:
-        """Return the threads that ran when a child was forked which can't go on by itself.
+        """Return the threads that can't let go on a child which can't go on by itself.
 
-        Each of its threads waits without end for a lock that only its own process can release. A
-        thread that was started later may be there to end it.
+        Each of its threads waits without end for a lock that only its own process can release, and
+        it handles no signal. The threads are those that ran when it was forked, and do the
+        same still: one that was started later, or has got another task, may end it.
         """
         child = next((c for c in self._children() if c.pid == pid), None)
-        if child is None or not child.forked_beside.ids:
+        if child is None or not deadlocks.is_deadlocked(child.pid):
             return frozenset()
-        blocked = waits.blocked(child.pid)
-        deadlocked = bool(blocked) and all(map(waits.is_own_lock, blocked))
-        return child.forked_beside.ids if deadlocked else frozenset()
+        return threads.still_running(child.forked_beside)
 
     def _stuck(
         self, descriptor: int | None, beside: frozenset[int] = frozenset()

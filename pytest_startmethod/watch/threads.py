@@ -10,7 +10,7 @@ from pytest_startmethod.watch import dumps, waits
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
 # Whose threads serve pools, executors and queues, and answer nobody by themselves.
 SERVING = ("multiprocessing.queues", "concurrent.futures.process", "multiprocessing.pool")
@@ -53,8 +53,8 @@ class Beside(NamedTuple):
     """Those of Python's: names, and where each was."""
     native: int = 0
     """How many there were that Python doesn't know; 0 but on Linux."""
-    ids: frozenset[int] = frozenset()
-    """The system's ids of all threads; none but on Linux."""
+    running: frozenset[tuple[int, str]] = frozenset()
+    """The system's ids of those in the user's code, and what each does: its outermost function."""
 
     def __str__(self) -> str:
         """Return which threads ran."""
@@ -75,18 +75,34 @@ def other_threads(older: Collection[int]) -> Beside:
     """
     here = System.get_ident()
     others = [thread for thread in System.threads() if thread.ident != here]
-    ids = thread_ids() if others or _count() > 1 else frozenset[int]()
-    native = max(len(ids) - 1 - len(others), 0)
+    native = max(_count() - 1 - len(others), 0)
     if not others and not native:
         return NONE
-    places = {}
+    names, found = [], {}
     if any(thread.ident not in older for thread in others):
-        places = {thread.ident: thread.place for thread in dumps.parse(_dump())}
-    names = []
+        found = _find()
     for thread in others:
-        place = places.get(thread.ident or 0, "")
+        place = found[thread.ident].place if thread.ident in found else ""
         names.append(f"{thread.name} at {place}" if place else thread.name)
-    return Beside(tuple(names), native, ids)
+    return Beside(tuple(names), native, _tasks(others, found))
+
+
+def still_running(beside: Beside) -> frozenset[int]:
+    """Return the system's ids of those that do what they did at the fork."""
+    now = _tasks(System.threads(), _find()) if beside.running else frozenset()
+    return frozenset(thread for thread, _ in beside.running & now)
+
+
+def _tasks(
+    threads: Iterable[threading.Thread], found: dict[int | None, dumps.Thread]
+) -> frozenset[tuple[int, str]]:
+    known = ((t.native_id or 0, found[t.ident].task) for t in threads if t.ident in found)
+    return frozenset((thread, task) for thread, task in known if task)
+
+
+def _find() -> dict[int | None, dumps.Thread]:
+    """Return where each thread is, by its ident."""
+    return {thread.ident: thread for thread in dumps.parse(_dump())}
 
 
 def _count() -> int:

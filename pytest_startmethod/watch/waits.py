@@ -50,25 +50,13 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
     return waiting
 
 
-def blocked(pid: int) -> list[Thread]:
-    """Return the threads of a process, if each of them waits without end; else none."""
+def threads_of(pid: int) -> list[Thread | None]:
+    """Return the threads of a process that wait without end, and None for each that may move."""
     try:
         tids = [int(name) for name in System.listdir(f"/proc/{pid}/task")]
-        threads = [thread for tid in tids for thread in _thread(pid, tid)]
     except OSError:  # it has ended
         return []
-    waiting = [thread for thread in threads if thread is not None]
-    return waiting if len(waiting) == len(threads) else []
-
-
-PRIVATE = 0x80
-"""The flag of a futex operation that no other process can have a part in."""
-
-
-def is_own_lock(thread: Thread) -> bool:
-    """Tell whether a thread waits for a lock that only its own process can release."""
-    wait = thread.wait
-    return wait.call.kind == "lock" and bool(wait.arguments[1] & PRIVATE)
+    return [thread for tid in tids for thread in _thread(pid, tid)]
 
 
 def _waiting(tree: Tree) -> Iterator[Thread | None]:

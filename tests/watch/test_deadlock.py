@@ -226,20 +226,29 @@ def test_hints_of_locks_of_the_standard_library(
                 held(HANDLER.lock)
                 joins(mp_context, logs)
 
+            @pytest.mark.skipif(
+                hasattr(resource_tracker.ResourceTracker, "_after_fork_in_child"),
+                reason="this Python makes the lock anew in a child",
+            )
             def test_tracker(mp_context, held):
                 held(resource_tracker._resource_tracker._lock)
                 joins(mp_context, resource_tracker.ensure_running)
         """,
     )
     result = run_blocked("--start-method=fork")
-    result.assert_outcomes(failed=3, warnings=result.parseoutcomes().get("warnings", 0))
-    assert len(blocked(result)) == 3
+    counts = result.parseoutcomes()
+    skipped = counts.get("skipped", 0)
+    result.assert_outcomes(failed=3 - skipped, skipped=skipped, warnings=counts.get("warnings", 0))
+    assert len(blocked(result)) == 3 - skipped
     known = {hint.file: hint.text for hint in stack_hints.HINTS}
-    assert hints(result) == [
-        known["<frozen importlib._bootstrap>"],
-        known["logging/__init__.py"],
-        known["multiprocessing/resource_tracker.py"],
-    ]
+    assert (
+        hints(result)
+        == [
+            known["<frozen importlib._bootstrap>"],
+            known["logging/__init__.py"],
+            known["multiprocessing/resource_tracker.py"],
+        ][: 3 - skipped]
+    )
 
 
 @pytest.mark.needs("forkserver")
@@ -249,11 +258,10 @@ def test_hint_a_forkserver_that_does_not_answer(
     pytest.importorskip("pytest_timeout")
     pytester.makepyfile(
         endless="""
-            import multiprocessing.forkserver
             import sys
             import time
 
-            if "pytest" not in sys.argv[0] and "multiprocessing" in sys.orig_argv[-1]:
+            if any("multiprocessing.forkserver" in word for word in sys.orig_argv):
                 time.sleep(60)
         """,
         test_it="""

@@ -330,6 +330,14 @@ def acquires(lock):
     with lock:
         pass
 
+def handles_a_signal(lock):
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    acquires(lock)
+
+def kills_late(pid):
+    time.sleep(LONG)
+    os.kill(pid, signal.SIGKILL)
+
 def puts_late(queue):
     time.sleep(LONG)
     queue.put("x" * 1_000_000)
@@ -545,6 +553,15 @@ def test_a_watchdog_ends_a_child_that_is_deadlocked(start, later, held):
     holder.join()
 
 @pytest.mark.start_methods("fork")
+@pytest.mark.parametrize("target", [helper.acquires, helper.handles_a_signal])
+def test_an_older_thread_ends_a_child(start, held, target):
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(abs, 1).result()
+        process = start(target, LOCK)
+        executor.submit(helper.kills_late, process.pid)
+        process.join()
+
+@pytest.mark.start_methods("fork")
 def test_an_older_thread_answers_though_a_child_is_deadlocked(start, later, held, mp_context):
     jobs = mp_context.Queue()
     later(jobs.put, "here")
@@ -561,7 +578,7 @@ def test_a_person_at_the_terminal(mp_context, later, monkeypatch):
         assert input() == "here"
 """
 NUMBER = 26
-"""As many tests it has; under fork two more."""
+"""As many tests it has; under fork four more."""
 
 
 @pytest.fixture
@@ -594,7 +611,7 @@ def test_the_patient_are_left_alone_while_all_cores_are_busy(
     pytest.importorskip("xdist")
     patient(2.7)
     result = run_watched("--start-method=fork", "-n", "9", plugins=("xdist",))
-    result.assert_outcomes(passed=NUMBER + 2)
+    result.assert_outcomes(passed=NUMBER + 4)
 
 
 def test_the_patient_are_left_alone_under_a_short_stall_timeout(
@@ -602,7 +619,7 @@ def test_the_patient_are_left_alone_under_a_short_stall_timeout(
 ) -> None:
     patient(0.6)
     result = run_watched("--start-method=fork", *QUICK)
-    result.assert_outcomes(passed=NUMBER + 2)
+    result.assert_outcomes(passed=NUMBER + 4)
 
 
 def test_the_patient_are_left_alone_under_each_start_method(
