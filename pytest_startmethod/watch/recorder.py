@@ -162,6 +162,7 @@ class Recorder:
     def _wrap_poll(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def poll(popen: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            __tracebackhide__ = True
             code = original(popen, *args, **kwargs)
             if code is not None and System.getpid() == self._pid:
                 with self._guard:
