@@ -8,6 +8,7 @@ at attributes of classes, so a class here has the real functions, taken before t
 from __future__ import annotations
 
 import _thread
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -47,6 +48,8 @@ class System:
     pread = _real(os, "pread")
     write = staticmethod(os.write)
     close = staticmethod(os.close)
+    dup = staticmethod(os.dup)
+    memfd_create = _real(os, "memfd_create")  # Linux
     pipe = staticmethod(os.pipe)
     listdir = staticmethod(os.listdir)
     readlink = _real(os, "readlink")
@@ -67,6 +70,10 @@ class System:
     sigpending = _real(signal, "sigpending")
     sigtimedwait = _real(signal, "sigtimedwait")
     pidfd_send_signal = _real(signal, "pidfd_send_signal")
+
+    register_dump = _real(faulthandler, "register")  # not on Windows
+    unregister_dump = _real(faulthandler, "unregister")
+    dump_traceback = staticmethod(faulthandler.dump_traceback)
 
     poll = _real(select, "poll")
     READABLE = getattr(select, "POLLIN", 0)

@@ -12,12 +12,15 @@ from typing import NamedTuple
 
 import pytest
 
+from pytest_startmethod.watch import stacks
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
 SESSION = re.compile(r"```console\n\$ pytest (?P<args>.*?)\n(?P<output>.*?)```", re.DOTALL)
 FILES = {file["name"]: file["text"] for file in FILE.finditer(README)}
+FAILURE = re.compile(r"<!-- failure: (?P<name>\S+) -->\n```text\n(?P<text>.*?)```", re.DOTALL)
 METHODS = multiprocessing.get_all_start_methods()
 # What Python warns of by chance: of a pool's threads that end a little later than the pool when the
 # next process forks, and where the garbage collector finds a lock while another one is made.
@@ -77,6 +80,24 @@ def test_a_session_prints_what_the_readme_shows(
     args = ("-p", "no:cacheprovider", "-p", "no:xdist", *BY_CHANCE, *session.args)
     result = pytester.runpytest_subprocess(*args, timeout=60)
     assert comparable(result.stdout.str()) == comparable(session.output)
+
+
+@pytest.mark.needs("fork", "spawn")
+@pytest.mark.skipif(not stacks.AVAILABLE, reason="children can't be asked where they are here")
+def test_a_deadlock_is_explained_as_the_readme_shows(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    write(pytester, FILES)
+    [shown] = FAILURE.finditer(README)
+    options = ("-p", "no:xdist", "-o", "start_method_stall_timeout=1", *BY_CHANCE)
+    leak = ("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
+    methods = "--start-method=fork,spawn"
+    result = pytester.runpytest_subprocess(*options, *leak, methods, shown["name"], timeout=60)
+    result.assert_outcomes(failed=1, passed=1)
+    # The thread may be about to leave the call that wakes the test.
+    printed = re.sub(r":9 in refresh", ":10 in refresh", result.stdout.str())
+    assert shown["text"] in re.sub(r"\(pid \d+", "(pid 4242", printed)
 
 
 def test_the_tests_that_the_readme_shows_pass(pytester: pytest.Pytester) -> None:

@@ -978,7 +978,7 @@ BROKEN = {
     launcher.is_script_of = broken
     """,
     "the threads beside": """
-    threads.are_others = broken
+    threads.other_threads = broken
     """,
     "the end of a process": """
     children.Child.note = broken

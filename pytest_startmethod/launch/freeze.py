@@ -5,4 +5,6 @@ A forkserver imports this module last. The system copies memory that a child's c
 
 import gc
 
+from pytest_startmethod.launch import listener  # noqa: F401 (for the children)
+
 gc.freeze()

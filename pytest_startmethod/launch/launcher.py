@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec
 from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any
 
+from pytest_startmethod.launch import listener
 from pytest_startmethod.launch.imports import FIND, Source, hidden
 from pytest_startmethod.launch.script import is_script_of
 from pytest_startmethod.system import WINDOWS, System
@@ -19,19 +20,40 @@ if TYPE_CHECKING:
     from pytest_startmethod.guard import Guard
 
 
+# What a child runs first of all. A forkserver has imported the module, for all its children.
+LISTEN = """
+try:
+    import sys
+    module = sys.modules.get("pytest_startmethod.launch.listener")
+    scope = vars(module) if module else {}
+    module or exec(source, scope)
+    scope["begin"](signum)
+except Exception:
+    pass
+"""
+
+
 class Launcher:
     """Helps the processes that are started between `install` and `uninstall`.
 
     `preload` names the modules that a forkserver imports before it forks, besides pytest; `modules`
-    returns those whose functions may be targets of processes.
+    returns those whose functions may be targets of processes; by `signum` children are asked where
+    they are, if it isn't 0.
     """
 
     def __init__(
-        self, preload: Sequence[str], modules: Callable[[], Iterable[ModuleType]], guard: Guard
+        self,
+        preload: Sequence[str],
+        modules: Callable[[], Iterable[ModuleType]],
+        guard: Guard,
+        *,
+        signum: int = 0,
     ) -> None:
         self._preload = preload
         self._modules = modules
         self._guard = guard
+        self._signum = signum
+        self._listener = b""  # its source
         self._make_servers: Any = None  # the class, where there are forkservers
         self._servers: Any = None
         self._main_is_script = False
@@ -41,6 +63,9 @@ class Launcher:
         """Read and import what is needed, before a test may hide the file system."""
         with self._guard:
             self._main_is_script = is_script_of("pytest", sys.modules["__main__"])
+        if self._signum:
+            with self._guard:
+                self._listener = System.read_all(str(listener.__file__))
         if not WINDOWS:
             with self._guard:
                 from pytest_startmethod.launch.forkservers import Forkservers
@@ -87,12 +112,15 @@ class Launcher:
         setattr(place, name, new)
 
     def _preparation_data(self, name: str) -> dict[str, Any]:
-        """Let a child import the modules that pytest didn't import by ``sys.path``."""
+        """Let a child tell where it is, and import what pytest didn't import by ``sys.path``."""
         pinned = System.get_start_method(allow_none=True)
         data: dict[str, Any] = self._get_preparation_data(name)
         with self._guard:
             if pinned is None:  # until Python 3.13 to ask for the data is to pin the default
                 System.set_start_method(None, force=True)
+            if self._listener:
+                variables = {"source": self._listener, "signum": self._signum}
+                data["pytest_startmethod_stacks"] = Source(LISTEN, variables)
             path = tuple(data.get("sys_path", ()))
             places = {k: v for module in self._modules() for k, v in hidden(module, path).items()}
             if places:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_startmethod.selection.contexts import RUN_ORDER
 from pytest_startmethod.system import WINDOWS, System
 from pytest_startmethod.watch.exit_codes import is_fault
+from pytest_startmethod.watch.threads import NONE
 
 if TYPE_CHECKING:
+    from pytest_startmethod.watch import dumps
     from pytest_startmethod.watch.owners import Owner
 
 
@@ -41,6 +43,7 @@ class Child:
         "place",
         "reported",
         "start_method",
+        "threads",
     )
 
     def __init__(
@@ -78,8 +81,10 @@ class Child:
         self.gone = False
         """Whether it is known to have ended."""
         self.reported = False
-        self.forked_beside: tuple[str, ...] = ()
+        self.forked_beside = NONE
         """The other threads that ran in the test's process when it was forked."""
+        self.threads: list[dumps.Thread] = []
+        """Where its threads were when it was asked last."""
 
     def has_started(self, popen: object, pid: int) -> None:
         """Learn what holds the process, as it runs now."""
@@ -90,7 +95,7 @@ class Child:
         self.start_method = str(getattr(popen, "method", "unknown"))
         self.is_standard = self.start_method in RUN_ORDER
         if self.start_method != "fork":
-            self.forked_beside = ()
+            self.forked_beside = NONE
 
     @property
     def popen(self) -> Any:  # noqa: ANN401 (a private class, another for each start method)
@@ -179,6 +184,11 @@ class Child:
             code = popen.poll()
             if code is not None:
                 self.note(code)
+
+    @property
+    def place_now(self) -> str:
+        """The innermost frame of the user's code that it was in when it was asked last, or ""."""
+        return next((place for thread in self.threads if (place := thread.place)), "")
 
     def send(self, signum: int) -> None:
         """Send a signal, where the pid is known to be this child's at this moment."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.system import System
+from pytest_startmethod.watch import dumps
+from pytest_startmethod.watch.dumps import relative
 from pytest_startmethod.watch.exit_codes import describe
+from pytest_startmethod.watch.threads import NONE
 from pytest_startmethod.watch.tracebacks import last_line
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def mismatch(children: Sequence[Child], expected: str) -> list[StartMethodMismat
     wrong = [child for child in known if not child.is_started_by(expected)]
     if not wrong:
         return []
-    counted = Counter((child.start_method, _relative(child.place)) for child in wrong)
+    counted = Counter((child.start_method, relative(child.place)) for child in wrong)
     starts = "; ".join(
         f"{_count(n)} started by {method}, at {place}" for (method, place), n in counted.items()
     )
@@ -67,9 +68,7 @@ def leak(children: Sequence[Child]) -> list[ChildProcessLeakWarning]:
     if not children:
         return []
     owners = " and of ".join(dict.fromkeys(child.owner.name for child in children))
-    processes = _list(
-        [f"{_described(child)} started at {_relative(child.place)}" for child in children]
-    )
+    processes = _list([_leaked(child) for child in children])
     text = (
         f"still alive at the end of {owners}, and then ended: {processes}; join or terminate it, "
         "or shut down the pool, executor or manager that it belongs to"
@@ -80,11 +79,7 @@ def leak(children: Sequence[Child]) -> list[ChildProcessLeakWarning]:
 def stall(children: Sequence[Child], seconds: float) -> str:
     """Say that a test waits for what none of these children can give any more."""
     dead = [child for child in children if child.has_ended()]
-    alive = [
-        f"{_described(child)} is alive, and blocked in such a wait, too"
-        for child in children
-        if not child.has_ended()
-    ]
+    alive = [_stuck(child) for child in children if not child.has_ended()]
     who = ", ".join([*([_ends(dead)] if dead else []), *([_list(alive)] if alive else [])])
     return (
         f"blocked for {seconds:g} s in a wait that no process or thread can end any more: "
@@ -93,17 +88,31 @@ def stall(children: Sequence[Child], seconds: float) -> str:
     )
 
 
+def _leaked(child: Child) -> str:
+    was = f" was at {child.place_now}" if child.place_now else ""
+    return f"{_described(child)} started at {relative(child.place)}{was}"
+
+
+def _stuck(child: Child) -> str:
+    place = f" at {child.place_now}" if child.place_now else ""
+    beside = f", forked while {child.forked_beside}" if child.forked_beside != NONE else ""
+    return f"{_described(child)} is alive, and waits without end{place}{beside}"
+
+
 def section(children: Sequence[Child]) -> list[str]:
-    """Return a line for each child, or for the last of very many."""
-    lines = [f"{_described(child)}: {ending(child)}" for child in children]
-    return [f"{len(lines)} in all, the last of them:", *lines[-MANY:]] if lines[MANY:] else lines
+    """Return a line for each child, or for the last of very many.
 
-
-def _relative(place: str) -> str:
-    """Shorten the path of a place below the working directory."""
-    with suppress(OSError):  # the working directory is gone
-        return place.removeprefix(System.getcwd().rstrip(System.SEPARATOR) + System.SEPARATOR)
-    return place
+    Below it which threads ran when it was forked, and where its own are, as far as that is known.
+    """
+    lines = [f"{len(children)} in all, the last of them:"] if children[MANY:] else []
+    for child in children[-MANY:]:
+        end = ending(child)
+        lines.append(f"{_described(child)}: {end}")
+        if child.forked_beside != NONE and child.exit_code != 0:
+            lines.append(f"  forked while {child.forked_beside}")
+        if child.threads:
+            lines += [f"  {line}" for line in dumps.lines(child.threads)]
+    return lines
 
 
 def _described(child: Child) -> str:

@@ -80,6 +80,12 @@ HINTS = (
         "a child finds its target by importing the module it is in, and couldn't: that module, and "
         "what it imports, is to be importable from sys.path without what the test did",
     ),
+    Hint(
+        # What interrupts the wait has frames of its own.
+        r'(?s)multiprocessing/popen_forkserver\.py", line \d+, in _launch\n.*\n(?:\w+\.)*Failed\b',
+        "the forkserver doesn't answer: what it preloads is imported before it starts a child, and "
+        "one of these modules may wait for ever",
+    ),
 )
 
 

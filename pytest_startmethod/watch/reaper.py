@@ -9,6 +9,7 @@ from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.system import System
+from pytest_startmethod.watch import stacks
 from pytest_startmethod.watch.broken_starts import PATIENCE
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def stop(outlive: Callable[[], list[Child]]) -> list[Child]:
     if any(child.maker is not None for child in alive):
         System.collect_garbage()  # a pool, executor or manager in a reference cycle ends with it
     leaked = _wait(alive, GRACE)
+    stacks.ask(leaked)
     stop_makers(leaked)
     # None can disobey the second, but on a busy machine it may take its time.
     for signum, seconds in ((signal.SIGTERM, GRACE), (KILL, PATIENCE)):

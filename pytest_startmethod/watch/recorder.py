@@ -73,6 +73,8 @@ class Recorder:
         self._popen_classes: set[type] = set()
         self._patched_popens: set[type] = set()
         self._pid = System.getpid()
+        # The threads that were there before the first test.
+        self._older = frozenset(thread.ident or 0 for thread in System.threads())
         self._patches = ExitStack()
 
     def install(self, contexts: Iterable[Any]) -> None:
@@ -179,6 +181,7 @@ class Recorder:
     def _wrap_poll(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def poll(popen: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            __tracebackhide__ = True
             code = original(popen, *args, **kwargs)
             if code is not None and System.getpid() == self._pid:
                 try:
@@ -216,8 +219,8 @@ class Recorder:
             if self._stall is not None:
                 self._stall.before_start(forks=forks)
             try:
-                if forks and child is not None and threads.are_others():
-                    child.forked_beside = threads.other_threads()
+                if forks and child is not None:
+                    child.forked_beside = threads.other_threads(self._older)
             except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
                 self._guard.note(error)
             try:

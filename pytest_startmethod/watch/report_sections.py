@@ -5,13 +5,14 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.watch import findings, hints
+from pytest_startmethod.watch import findings, hints, stack_hints, stacks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import pytest
 
+    from pytest_startmethod.watch.children import Child
     from pytest_startmethod.watch.owners import Owner
     from pytest_startmethod.watch.recorder import Recorder
     from pytest_startmethod.watch.watched_test import WatchedTest
@@ -39,15 +40,28 @@ def count(
 
 
 def explain(
-    test: WatchedTest, recorder: Recorder, report: pytest.TestReport, error: BaseException
+    test: WatchedTest,
+    recorder: Recorder,
+    report: pytest.TestReport,
+    error: BaseException,
+    relevant: Collection[Child],
 ) -> None:
-    """Add to a failure what is known of the children, and of the cause."""
+    """Add to a failure what is known of the children, and of the cause.
+
+    Of those that the test started, and those of its fixtures that are alive, of the `relevant`.
+    """
     if test.run.asked:
         for child in test.children:
             if not child.owner.lasts:
                 child.ask()
-    hint = hints.find("".join(traceback.format_exception(error)), test.stderr)
-    text = [*findings.section(test.children), *([f"hint: {hint}"] if hint else [])]
+    own = set(map(id, test.children))
+    shown = [c for c in relevant if id(c) not in own and not c.has_ended()] + test.children
+    in_stacks = _ask(shown)
+    told = hints.find("".join(traceback.format_exception(error)), test.stderr)
+    hint = told or in_stacks
+    text = [*findings.section(shown), *([f"hint: {hint}"] if hint else [])]
+    for child in shown:
+        child.threads = []
     if text:
         report.sections.append((f"processes under {test.expected}", "\n".join(text)))
     made = hints.refused_lock(error)
@@ -55,3 +69,17 @@ def explain(
     # Only a lock of a fork context refuses to go to another process.
     made_under = "fork" if before and test.run.asked else ""
     test.run = test.run._replace(hint=hint, made_under=made_under)
+
+
+def living(children: Collection[Child]) -> list[str]:
+    """Return what is known of the children that are alive, if any are."""
+    alive = [child for child in children if not child.has_ended()]
+    hint = _ask(alive)
+    return [*findings.section(alive), *([f"hint: {hint}"] if hint else [])]
+
+
+def _ask(children: Sequence[Child]) -> str:
+    """Ask children where they are, but for those that a stall has asked; return the hint."""
+    shown = children[-findings.MANY :]
+    stacks.ask([child for child in shown if not child.threads])
+    return next(filter(None, map(stack_hints.find, shown)), "")

@@ -7,7 +7,15 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.system import WINDOWS, System
-from pytest_startmethod.watch import lookout, pipes, process_tree, threads, waiting_frames, waits
+from pytest_startmethod.watch import (
+    deadlocks,
+    lookout,
+    pipes,
+    process_tree,
+    threads,
+    waiting_frames,
+    waits,
+)
 from pytest_startmethod.watch.places import package
 
 if TYPE_CHECKING:
@@ -80,6 +88,11 @@ class StallWatch:
         self._on, self._looks = bool(SIGNAL) and self._seconds > 0, False
         if begin:
             self._begin()
+
+    @property
+    def handler(self) -> Callable[[int, FrameType | None], None]:
+        """What handles the signal in pytest's process, and in forked children to no effect."""
+        return self._handle
 
     def leave(self) -> None:
         """Watch no longer, and handle the signal as before."""
@@ -195,13 +208,31 @@ class StallWatch:
             return Stall(lost=tuple(lost))
         if not waits.AVAILABLE:
             return Stall() if self._all_are_dead() else None
-        stuck = self._stuck(waiting_frames.awaited_descriptor(frames))
+        descriptor = waiting_frames.awaited_descriptor(frames)
+        stuck = self._stuck(descriptor)
+        beside = self._beside_deadlocked(waiting_frames.joined(frames)) if stuck is None else None
+        if beside:
+            stuck = self._stuck(descriptor, beside)
         if stuck is None or waiting_frames.is_answered(frames):
             return None
         return Stall(stuck=tuple(stuck))
 
-    def _stuck(self, descriptor: int | None) -> list[waits.Thread] | None:
-        others = {System.main_thread().native_id or 0, *self._older_ids}
+    def _beside_deadlocked(self, pid: int | None) -> frozenset[int]:
+        """Return the threads that can't let go on a child which can't go on by itself.
+
+        Each of its threads waits without end for a lock that only its own process can release, and
+        it handles no signal. The threads are those that ran when it was forked, and do the
+        same still: one that was started later, or has got another task, may end it.
+        """
+        child = next((c for c in self._children() if c.pid == pid), None)
+        if child is None or not deadlocks.is_deadlocked(child.pid):
+            return frozenset()
+        return threads.still_running(child.forked_beside)
+
+    def _stuck(
+        self, descriptor: int | None, beside: frozenset[int] = frozenset()
+    ) -> list[waits.Thread] | None:
+        others = {System.main_thread().native_id or 0, *self._older_ids, *beside}
         others |= {thread.native_id or 0 for thread in self._of_others()}
         if self._lookout is not None:
             others.add(self._lookout.thread)

@@ -48,6 +48,19 @@ def awaited_descriptor(frames: list[FrameType]) -> int | None:
     return None
 
 
+def joined(frames: list[FrameType]) -> int | None:
+    """Return the pid of the process that a wait is for, if it is for the end of one.
+
+    By the object that holds the process, and has its pid, since Python 2.6.
+    """
+    for frame in frames:
+        this = frame.f_locals.get("self")
+        if frame.f_code.co_name in ("wait", "poll") and hasattr(this, "returncode"):
+            pid = getattr(this, "pid", None)
+            return pid if isinstance(pid, int) else None
+    return None
+
+
 def is_answered(frames: list[FrameType]) -> bool:
     """Tell whether a wait is about to end: the answer came while the signal was handled.
 

@@ -50,6 +50,15 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
     return waiting
 
 
+def threads_of(pid: int) -> list[Thread | None]:
+    """Return the threads of a process that wait without end, and None for each that may move."""
+    try:
+        tids = [int(name) for name in System.listdir(f"/proc/{pid}/task")]
+    except OSError:  # it has ended
+        return []
+    return [thread for tid in tids for thread in _thread(pid, tid)]
+
+
 def _waiting(tree: Tree) -> Iterator[Thread | None]:
     """Return the threads that count, and None for each that may move."""
     for pid in tree.processes - tree.silent:

@@ -13,7 +13,15 @@ from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
 from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
-from pytest_startmethod.watch import findings, owner_ends, owners, report_sections, severity, stall
+from pytest_startmethod.watch import (
+    findings,
+    owner_ends,
+    owners,
+    report_sections,
+    severity,
+    stacks,
+    stall,
+)
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
 
@@ -42,8 +50,12 @@ class Watch:
             config.getini("start_method_preload"),
             lambda: self._test.modules if self._test else (),
             self.guard,
+            signum=int(stacks.SIGNAL) if stacks.AVAILABLE else 0,
         )
         self._stall: stall.StallWatch | None = None
+        self._listener: object = None
+        self._interrupted: list[str] = []
+        """What is to be said of the test that Ctrl-C ended."""
         self._recorder: Recorder | None = None
         self._finder = owners.OwnerFinder(self._owner_of_test)
         self._item: pytest.Item | None = None
@@ -102,6 +114,8 @@ class Watch:
             started=self._note_start,
         )
         self._config.add_cleanup(self._uninstall)
+        with self.guard:
+            self._listener = stacks.listen_in_forks(self._stall.handler)
         self._recorder.install(self._contexts)
 
     def _uninstall(self) -> None:
@@ -110,6 +124,7 @@ class Watch:
                 self._recorder.uninstall()
             if self._stall is not None:
                 self._stall.end()
+            self._listener = None
 
     def end(self) -> None:
         """Watch no longer."""
@@ -218,7 +233,9 @@ class Watch:
                 fixtures = self._finder.of_fixtures(marker.fixtures(test.item))
                 report_sections.count(test, recorder, fixtures, served=self._used)
             if report.failed and call.excinfo:
-                report_sections.explain(test, recorder, report, call.excinfo.value)
+                report_sections.explain(
+                    test, recorder, report, call.excinfo.value, self._relevant()
+                )
         if test.run.asked or test.run.processes or test.run.used or test.run.hint:
             test.run.tell(report)
 
@@ -233,6 +250,19 @@ class Watch:
                     self._recorder.test_ended(self._test.owner)
         self._test = None
         self._finder.test_changes()
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ask the children of the test that is interrupted where they are."""
+        with self.guard:
+            if self._test is not None:
+                self._interrupted = report_sections.living(self._relevant())
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say where the children of an interrupted test were: it has no report of its own."""
+        if self._interrupted:
+            terminalreporter.section(f"processes under {self._expected}")
+            for line in self._interrupted:
+                terminalreporter.write_line(line)
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # within pytest's own, which records warnings
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
@@ -312,6 +342,7 @@ class Watch:
         with self.guard:
             for child in children:
                 child.ask()
+            stacks.ask(children)
         pytest.fail(findings.stall(children, self._stall_timeout))
 
 

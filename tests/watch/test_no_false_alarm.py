@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.posix("most of its children are forked, or stopped by signals")
 
@@ -266,3 +269,364 @@ def test_no_thread_of_ours_is_alive_when_a_test_forks(
     forks = (pytester.path / "forks.txt").read_text(encoding="utf-8").splitlines()
     assert len(forks) == 20 * 5 + 3 + 2 + 3
     assert {line.partition(" ")[2] for line in forks} == {"1 ['MainThread']"}
+
+
+PATIENT_HELPER = """
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+LONG = float(os.environ["LONG"])
+
+def sleeps(*_):
+    time.sleep(LONG)
+    return LONG
+
+def computes():
+    end = time.monotonic() + LONG
+    while time.monotonic() < end:
+        pass
+
+def waits_with_a_timeout(event):
+    assert not event.wait(LONG)
+
+def waits(event):
+    event.wait()
+
+def waits_for_a_signal(connection):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    connection.send(os.getpid())
+    signal.sigwait([signal.SIGUSR1])
+
+def pauses_until_a_signal(connection):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+    connection.send(os.getpid())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+    while True:
+        signal.pause()
+
+def serves(connection):
+    server = socket.create_server(("127.0.0.1", 0))
+    connection.send(server.getsockname()[1])
+    server.accept()
+
+def asks_a_server(port):
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        assert client.recv(9) == b"here"
+
+def runs_a_program():
+    subprocess.run(["sleep", str(LONG)], check=True)
+
+def reads_from_a_program(connection):
+    command = ["sh", "-c", f"sleep {LONG}; echo here"]
+    connection.send(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+def acquires(lock):
+    with lock:
+        pass
+
+def handles_a_signal(lock):
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    acquires(lock)
+
+def kills_late(pid):
+    time.sleep(LONG)
+    os.kill(pid, signal.SIGKILL)
+
+def puts_late(queue):
+    time.sleep(LONG)
+    queue.put("x" * 1_000_000)
+
+def gets(queue):
+    queue.get()
+
+def puts(queue):
+    queue.put("x" * 1_000_000)
+
+def gets_late(queue):
+    time.sleep(LONG)
+    queue.get()
+
+def meets(barrier, seconds):
+    time.sleep(seconds)
+    barrier.wait()
+
+def waits_for_a_thread():
+    event = threading.Event()
+    threading.Timer(LONG, event.set).start()
+    event.wait()
+
+def runs_a_loop():
+    asyncio.run(asyncio.sleep(LONG))
+
+def joins_a_child(context):
+    process = context.Process(target=sleeps)
+    process.start()
+    process.join()
+
+def stops():
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+PATIENT = """
+import os
+import pty
+import signal
+import socket
+import sys
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import helper
+import pytest
+from helper import LONG
+
+@pytest.fixture
+def start(mp_context):
+    started = []
+
+    def start(target, *args):
+        started.append(mp_context.Process(target=target, args=args))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+
+@pytest.fixture
+def later():
+    timers = []
+
+    def later(function, *args):
+        timers.append(threading.Timer(LONG, function, args))
+        timers[-1].start()
+
+    yield later
+    for timer in timers:
+        timer.join()
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        helper.sleeps,
+        helper.computes,
+        helper.runs_a_program,
+        helper.waits_for_a_thread,
+        helper.runs_a_loop,
+    ],
+)
+def test_a_child_takes_its_time(start, target):
+    start(target).join()
+
+def test_a_child_waits_with_a_timeout(start, mp_context):
+    event = mp_context.Event()
+    start(helper.waits_with_a_timeout, event).join()
+
+def test_a_child_waits_for_the_test(start, later, mp_context):
+    event = mp_context.Event()
+    process = start(helper.waits, event)
+    later(event.set)
+    process.join()
+
+@pytest.mark.parametrize("target", [helper.waits_for_a_signal, helper.pauses_until_a_signal])
+def test_a_child_waits_for_a_signal(start, later, mp_context, target):
+    receiver, sender = mp_context.Pipe()
+    process = start(target, sender)
+    later(os.kill, receiver.recv(), signal.SIGUSR1)
+    process.join()
+
+def test_a_child_is_a_server(start, later, mp_context):
+    receiver, sender = mp_context.Pipe()
+    process = start(helper.serves, sender)
+    later(socket.create_connection, ("127.0.0.1", receiver.recv()))
+    process.join()
+
+def test_a_child_waits_for_the_network(start, later):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        process = start(helper.asks_a_server, server.getsockname()[1])
+        with server.accept()[0] as connection:
+            later(connection.send, b"here")
+            process.join()
+
+def test_a_child_waits_for_a_program(start, mp_context):
+    receiver, sender = mp_context.Pipe()
+    start(helper.reads_from_a_program, sender)
+    assert receiver.recv() == b"here\\n"
+
+def test_a_child_waits_for_a_lock(start, later, mp_context):
+    lock = mp_context.Lock()
+    lock.acquire()
+    process = start(helper.acquires, lock)
+    later(lock.release)
+    process.join()
+
+def test_a_child_waits_for_another(start, mp_context):
+    jobs = mp_context.Queue()
+    consumer = start(helper.gets, jobs)
+    start(helper.puts_late, jobs)
+    consumer.join()
+
+def test_a_child_waits_until_another_has_read(start, mp_context):
+    jobs = mp_context.Queue()
+    producer = start(helper.puts, jobs)
+    start(helper.gets_late, jobs)
+    producer.join()
+
+def test_children_meet(start, mp_context):
+    barrier = mp_context.Barrier(3)
+    for seconds in (0, LONG):
+        start(helper.meets, barrier, seconds)
+    barrier.wait()
+
+def test_several_children(start):
+    sentinels = [start(helper.sleeps).sentinel for _ in range(2)]
+    while sentinels:
+        for sentinel in wait(sentinels):
+            sentinels.remove(sentinel)
+
+def test_a_child_joins_a_child(start, mp_context):
+    start(helper.joins_a_child, mp_context).join()
+
+def test_a_child_is_stopped_for_a_while(start, later):
+    process = start(helper.stops)
+    state = Path(f"/proc/{process.pid}/stat")
+    while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "T":
+        pass
+    later(os.kill, process.pid, signal.SIGCONT)
+    process.join()
+
+def test_pools_that_work(mp_context):
+    with mp_context.Pool(2) as pool:
+        assert pool.map(helper.sleeps, range(2)) == [LONG, LONG]
+
+def test_executors_that_work(mp_context):
+    with ProcessPoolExecutor(2, mp_context) as executor:
+        assert list(executor.map(helper.sleeps, range(2))) == [LONG, LONG]
+
+def test_pools_that_wait_for_work(mp_context, later):
+    jobs = mp_context.Queue()
+    with mp_context.Pool(2) as pool, ProcessPoolExecutor(1, mp_context) as executor:
+        assert pool.map(abs, [-1]) == list(executor.map(abs, [-1]))
+        later(jobs.put, "here")
+        assert jobs.get() == "here"
+
+def test_a_thread_that_waits_for_an_idle_pool(mp_context):
+    with mp_context.Pool(1) as pool, ThreadPoolExecutor(1) as executor:
+        executor.submit(helper.sleeps).result()
+        assert pool.apply(abs, [-1]) == 1
+
+def test_a_manager(mp_context, later):
+    with mp_context.Manager() as manager:
+        jobs = manager.Queue()
+        later(jobs.put, "here")
+        assert jobs.get() == "here"
+
+def test_a_future_of_its_own(start, later):
+    start(helper.sleeps)
+    future = Future()
+    later(future.set_result, "here")
+    assert future.result() == "here"
+
+LOCK = threading.Lock()
+
+@pytest.fixture
+def held():
+    with LOCK:
+        yield
+
+@pytest.mark.start_methods("fork")
+def test_a_watchdog_ends_a_child_that_is_deadlocked(start, later, held):
+    holder = threading.Thread(target=helper.sleeps)
+    holder.start()
+    process = start(helper.acquires, LOCK)
+    later(process.kill)
+    process.join()
+    holder.join()
+
+@pytest.mark.start_methods("fork")
+@pytest.mark.parametrize("target", [helper.acquires, helper.handles_a_signal])
+def test_an_older_thread_ends_a_child(start, held, target):
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(abs, 1).result()
+        process = start(target, LOCK)
+        executor.submit(helper.kills_late, process.pid)
+        process.join()
+
+@pytest.mark.start_methods("fork")
+def test_an_older_thread_answers_though_a_child_is_deadlocked(start, later, held, mp_context):
+    jobs = mp_context.Queue()
+    later(jobs.put, "here")
+    process = start(helper.acquires, LOCK)
+    assert jobs.get() == "here"
+    process.kill()
+
+def test_a_person_at_the_terminal(mp_context, later, monkeypatch):
+    with mp_context.Pool(1) as pool:
+        pool.apply(abs, [-1])
+        terminal, end = pty.openpty()
+        monkeypatch.setattr(sys, "stdin", open(end))
+        later(os.write, terminal, b"here\\n")
+        assert input() == "here"
+"""
+NUMBER = 26
+"""As many tests it has; under fork four more."""
+
+
+@pytest.fixture
+def patient(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Make a suite whose tests wait for so long."""
+
+    def make(seconds: float) -> None:
+        monkeypatch.setenv("LONG", str(seconds))
+        pytester.makepyfile(helper=PATIENT_HELPER, test_it=PATIENT)
+
+    return make
+
+
+@pytest.fixture
+def _busy() -> Iterator[None]:
+    """Keep all cores busy."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+    yield
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.needs("fork")
+@pytest.mark.usefixtures("_busy")
+def test_the_patient_are_left_alone_while_all_cores_are_busy(
+    run_watched: Callable[..., pytest.RunResult], patient: Callable[[float], None]
+) -> None:
+    pytest.importorskip("xdist")
+    patient(2.7)
+    result = run_watched("--start-method=fork", "-n", "9", plugins=("xdist",))
+    result.assert_outcomes(passed=NUMBER + 4)
+
+
+def test_the_patient_are_left_alone_under_a_short_stall_timeout(
+    run_watched: Callable[..., pytest.RunResult], patient: Callable[[float], None]
+) -> None:
+    patient(0.6)
+    result = run_watched("--start-method=fork", *QUICK)
+    result.assert_outcomes(passed=NUMBER + 4)
+
+
+def test_the_patient_are_left_alone_under_each_start_method(
+    run_watched: Callable[..., pytest.RunResult], patient: Callable[[float], None]
+) -> None:
+    pytest.importorskip("xdist")
+    patient(0.6)
+    fresh = [method for method in METHODS if method != "fork"]
+    result = run_watched(f"--start-method={','.join(fresh)}", *QUICK, "-n", "4", plugins=("xdist",))
+    result.assert_outcomes(passed=NUMBER * len(fresh))
