@@ -277,15 +277,17 @@ class Recorder:
 
     def _record(self, child: Child | None, process: BaseProcess, popen: object) -> None:
         pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
-        if child is None or popen is None or pid is None:
+        if popen is None or pid is None:
+            return
+        if getattr(popen, "method", "") == "forkserver":
+            with self._guard:
+                self._launched(popen)
+        if child is None:
             return
         child.has_started(popen, pid)
         if type(popen) not in self._popen_classes:
             with self._guard:
                 self._watch_popen(type(popen))
-        if child.start_method == "forkserver":
-            with self._guard:
-                self._launched(popen)
         self.children.append(child)
         self._by_popen[id(popen)] = child
         self._started(child)
