@@ -18,6 +18,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -56,6 +61,12 @@ class System:
     waitid = _real(os, "waitid")  # macOS has it since Python 3.13, Windows never
     pidfd_open = _real(os, "pidfd_open")  # Linux
     posix_spawn = _real(os, "posix_spawn")
+    urandom = staticmethod(os.urandom)
+    getsid = _real(os, "getsid")
+
+    prlimit = _real(resource, "prlimit")  # Linux
+    RTTIME = getattr(resource, "RLIMIT_RTTIME", -1)
+    INFINITY = getattr(resource, "RLIM_INFINITY", -1)
 
     set_handler = staticmethod(signal.signal)
     get_handler = staticmethod(signal.getsignal)

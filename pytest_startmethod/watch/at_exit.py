@@ -7,12 +7,13 @@ from contextlib import suppress
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.watch import findings, reaper
+from pytest_startmethod.watch import descendants, findings, reaper
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from pytest_startmethod.watch.children import Child
+    from pytest_startmethod.watch.descendants import Start
 
 INSTALLED = ("site-packages", "dist-packages")
 """The folders that libraries are installed in."""
@@ -36,6 +37,24 @@ def leave(children: Collection[Child]) -> None:
 def _end(children: list[Child]) -> None:
     with suppress(Exception):  # nobody is left to hear of it
         ended = reaper.stop(lambda: [child for child in children if not child.has_ended()])
-        for warning in findings.leak(ended):
-            if sys.__stderr__ is not None:
-                sys.__stderr__.write(f"{type(warning).__name__}: {warning}\n")
+        _tell(findings.leak(ended))
+
+
+def leave_descendants(starts: Sequence[Start]) -> None:
+    """Leave to children what they started, until they have ended, as Python exits.
+
+    A priority below 0 comes after multiprocessing has ended and joined its children.
+    """
+    if starts:
+        Finalize(None, _end_descendants, args=[list(starts)], exitpriority=-1)
+
+
+def _end_descendants(starts: Sequence[Start]) -> None:
+    with suppress(Exception):  # as above
+        _tell(findings.leak([], descendants.stop(starts, daemons_stay=False)))
+
+
+def _tell(warnings: Sequence[Warning]) -> None:
+    for warning in warnings:
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(f"{type(warning).__name__}: {warning}\n")

@@ -30,6 +30,7 @@ class Child:
         "_popen",
         "by_pool",
         "daemon",
+        "daemons_stay",
         "exit_code",
         "forked_beside",
         "gone",
@@ -75,6 +76,8 @@ class Child:
         """Whether it was started by a start method of the standard library's."""
         self.daemon = bool(getattr(process, "daemon", False))
         """Whether Python ends it when it exits."""
+        self.daemons_stay = False
+        """Whether what it started and what left by ``setsid()`` may outlive the test."""
         self.exit_code: int | None = None
         """None while it runs, and where it isn't known."""
         self.gone = False

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_startmethod.watch.children import Child
+    from pytest_startmethod.watch.descendants import Descendant
 
 
 FEW, MANY = 10, 50
 """As many children at most are named in a sentence, and in a list."""
+
+LONG = 80
+"""As much of a command line is shown."""
 
 
 class StartMethodMismatchWarning(UserWarning):
@@ -62,17 +66,31 @@ def crash(children: Sequence[Child], stderr: str) -> list[ChildProcessCrashWarni
     return [ChildProcessCrashWarning(text)]
 
 
-def leak(children: Sequence[Child]) -> list[ChildProcessLeakWarning]:
-    """Return the warning of children that outlived their owner."""
-    if not children:
+def leak(
+    children: Sequence[Child], left: Sequence[Descendant] = ()
+) -> list[ChildProcessLeakWarning]:
+    """Return the warning of children that outlived their owner, and of what children left."""
+    if not (children or left):
         return []
-    owners = " and of ".join(dict.fromkeys(child.owner.name for child in children))
-    processes = _list(
-        [f"{_described(child)} started at {_relative(child.place)}" for child in children]
-    )
+    of = [*children, *(one.child for one in left)]
+    owners = " and of ".join(dict.fromkeys(child.owner.name for child in of))
+    own = [f"{_described(child)} started at {_relative(child.place)}" for child in children]
+    others = [
+        f"{_command(one)} (pid {one.pid}) started by {_described(one.child)}, itself started at "
+        f"{_relative(one.child.place)}"
+        for one in left
+    ]
+    advice = [
+        *(
+            ["join or terminate it, or shut down the pool, executor or manager that it belongs to"]
+            if children
+            else []
+        ),
+        *(["let a child end what it starts"] if left else []),
+    ]
     text = (
-        f"still alive at the end of {owners}, and then ended: {processes}; join or terminate it, "
-        "or shut down the pool, executor or manager that it belongs to"
+        f"still alive at the end of {owners}, and then ended: {_list([*own, *others])}; "
+        f"{'; '.join(advice)}"
     )
     return [ChildProcessLeakWarning(text)]
 
@@ -108,6 +126,11 @@ def _relative(place: str) -> str:
 
 def _described(child: Child) -> str:
     return f"{child.name} (pid {child.pid}, {child.start_method})"
+
+
+def _command(one: Descendant) -> str:
+    command = one.command.decode(errors="replace")
+    return f"{command[:LONG]}…" if command[LONG:] else command
 
 
 def _ends(children: Sequence[Child]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_startmethod.system import WINDOWS, System
 from pytest_startmethod.watch import broken_starts, makers, threads
 from pytest_startmethod.watch.children import Child
+from pytest_startmethod.watch.descendants import Starts
 from pytest_startmethod.watch.owners import Owner
 from pytest_startmethod.watch.weak_map import WeakMap
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pytest_startmethod.guard import Guard
+    from pytest_startmethod.watch.marks import Marks
     from pytest_startmethod.watch.stall import StallWatch
 
 
@@ -40,9 +42,9 @@ class Recorder:
     """Records processes from `install` to `uninstall`.
 
     `owner` returns who owns what is made now, None where no test runs; `stall` is told of each
-    start, before and after it; `used` is told of each context whose pool, executor or manager
-    serves somebody; `launched` is told of each object that holds a process, and `started` of each
-    child that somebody owns.
+    start, before and after it, and `marks` marks what is started; `used` is told of each context
+    whose pool, executor or manager serves somebody; `launched` is told of each object that holds a
+    process, and `started` of each child that somebody owns.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Recorder:
         guard: Guard,
         *,
         stall: StallWatch | None = None,
+        marks: Marks | None = None,
         used: Callable[[object], None] | None = None,
         launched: Callable[[object], object] = id,
         started: Callable[[Child], object] = id,
@@ -58,11 +61,13 @@ class Recorder:
         self._owner = owner
         self._guard = guard
         self._stall = stall
+        self._marks = marks
         self._used = used
         self._launched = launched
         self._started = started
         self.session = Owner("the session", lasts=True)
         self.children: list[Child] = []
+        self.starts = Starts(self.session)
         self._made: WeakMap[Made] = WeakMap()
         self._by_popen: WeakMap[Child] = WeakMap()
         # The classes, by id, whose objects can't be noted: whoever starts them owns the process.
@@ -188,24 +193,32 @@ class Recorder:
             if System.getpid() != self._pid:
                 return original(process, *args, **kwargs)
             # Of the standard library's classes; others, and the default's, may fork.
-            forks = getattr(process, "_start_method", None) not in ("spawn", "forkserver")
+            method = getattr(process, "_start_method", None)
+            forks = method not in ("spawn", "forkserver")
             beside: tuple[str, ...] = ()
+            mark = 0
             if self._stall is not None:
                 self._stall.before_start(forks=forks)
             try:
                 if forks:
                     with self._guard:
                         beside = threads.other_threads()
+                if self._marks is not None:
+                    with self._guard:
+                        mark = self._marks.begin(forks=method == "fork")
                 original(process, *args, **kwargs)
             except BaseException as error:
                 with self._guard:
-                    self._record(process, broken_starts.find_popen(error), beside)
+                    self._record(process, broken_starts.find_popen(error), beside, mark)
                 raise
             finally:
+                if self._marks is not None:
+                    with self._guard:
+                        self._marks.end(mark, forks=method == "fork")
                 if self._stall is not None:
                     self._stall.after_start()
             with self._guard:
-                self._record(process, self._popen(process), beside)
+                self._record(process, self._popen(process), beside, mark)
             return None
 
         return start
@@ -224,7 +237,9 @@ class Recorder:
         held = vars(process).values()
         return next((one for one in held if hasattr(one, "pid") and hasattr(one, "poll")), None)
 
-    def _record(self, process: BaseProcess, popen: object, beside: tuple[str, ...]) -> None:
+    def _record(
+        self, process: BaseProcess, popen: object, beside: tuple[str, ...], mark: int
+    ) -> None:
         pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
         if popen is None or pid is None:
             return
@@ -251,6 +266,7 @@ class Recorder:
         if maker is not None and not by_pool:
             self._watch_proxies()
         self.children.append(child)
+        self.starts.note(mark, child)
         self._by_popen.set(popen, child)
         self._started(child)
 

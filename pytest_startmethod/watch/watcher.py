@@ -14,6 +14,7 @@ from pytest_startmethod.launch import launcher
 from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
 from pytest_startmethod.watch import findings, owner_ends, owners, report_sections, severity, stall
+from pytest_startmethod.watch.marks import Marks
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
 
@@ -96,6 +97,7 @@ class Watch:
             self._finder.find,
             self.guard,
             stall=self._stall,
+            marks=Marks(self._helpers),
             used=self._note_use,
             launched=self._launcher.launched,
             started=self._note_start,
