@@ -40,6 +40,7 @@ class System:
     """The real functions; what a platform lacks is None."""
 
     monotonic = staticmethod(time.monotonic)
+    wall_clock = staticmethod(time.time)
     sleep = staticmethod(time.sleep)
 
     getpid = staticmethod(os.getpid)
@@ -54,6 +55,8 @@ class System:
     pipe = staticmethod(os.pipe)
     listdir = staticmethod(os.listdir)
     readlink = _real(os, "readlink")
+    mkdir = staticmethod(os.mkdir)
+    unlink = staticmethod(os.unlink)
     getcwd = staticmethod(os.getcwd)
     SEPARATOR = os.sep
     kill = staticmethod(os.kill)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_startmethod.watch.children import Child
     from pytest_startmethod.watch.descendants import Start
+    from pytest_startmethod.watch.segments import Segment, Segments
 
 INSTALLED = ("site-packages", "dist-packages")
 """The folders that libraries are installed in."""
@@ -21,7 +22,12 @@ INSTALLED = ("site-packages", "dist-packages")
 
 def is_librarys(child: Child) -> bool:
     """Tell whether an installed library started a child: it may end it in an exit hook."""
-    return any(folder in child.place for folder in INSTALLED)
+    return is_installed(child.place)
+
+
+def is_installed(place: str) -> bool:
+    """Tell whether a line is one of an installed library."""
+    return any(folder in place for folder in INSTALLED)
 
 
 def leave(children: Collection[Child]) -> None:
@@ -52,6 +58,17 @@ def leave_descendants(starts: Sequence[Start]) -> None:
 def _end_descendants(starts: Sequence[Start]) -> None:
     with suppress(Exception):  # as above
         _tell(findings.leak([], descendants.stop(starts, daemons_stay=False)))
+
+
+def leave_segments(segments: Segments, kept: Sequence[Segment]) -> None:
+    """Leave shared memory to the exit hooks of those who made it, and then unlink it."""
+    Finalize(None, _unlink, args=[segments, list(kept)], exitpriority=-1)
+
+
+def _unlink(segments: Segments, kept: Sequence[Segment]) -> None:
+    with suppress(Exception):  # as above
+        left = [one for one in kept if segments.remove(one)]
+        _tell(findings.memory([one for one in left if is_installed(one.place)]))
 
 
 def _tell(warnings: Sequence[Warning]) -> None:

@@ -28,7 +28,7 @@ SOON = 1.0
 ROUNDS = 10
 """How often those are ended that were started by others which were about to be ended."""
 
-# Fields of ``/proc/PID/stat``, from the state on, the states of what has ended, and the flag of what
+# Fields of ``/proc/PID/stat``, from the state on; states of what has ended; and the flag of what
 # was forked and runs no program of its own (<linux/sched.h>).
 FLAGS, START_TIME = 6, 19
 ENDED = (b"Z", b"X")

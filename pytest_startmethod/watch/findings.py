@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_startmethod.watch.children import Child
     from pytest_startmethod.watch.descendants import Descendant
+    from pytest_startmethod.watch.segments import Segment
 
 
 FEW, MANY = 10, 50
@@ -34,6 +35,10 @@ class ChildProcessCrashWarning(UserWarning):
 
 class ChildProcessLeakWarning(UserWarning):
     """A process was alive at the end of the test or fixture that started it, and was ended."""
+
+
+class SharedMemoryLeakWarning(UserWarning):
+    """Shared memory was there at the end of the test or fixture that made it, and was unlinked."""
 
 
 def mismatch(children: Sequence[Child], expected: str) -> list[StartMethodMismatchWarning]:
@@ -93,6 +98,25 @@ def leak(
         f"{'; '.join(advice)}"
     )
     return [ChildProcessLeakWarning(text)]
+
+
+def memory(segments: Sequence[Segment]) -> list[SharedMemoryLeakWarning]:
+    """Return the warning of shared memory and semaphores that nobody unlinked."""
+    if not segments:
+        return []
+    owners = " and of ".join(dict.fromkeys(one.owner.name for one in segments))
+    texts = []
+    for one in segments:
+        by = f" by {_described(one.child)}" if one.child else ""
+        place = one.place or (one.child.place if one.child else "")
+        at = " at" if one.place else ", started at"
+        what = "" if one.kind == "shared_memory" else f"{one.kind} "
+        texts.append(f"{what}{one.name[1:]} made{by}{at} {_relative(place)}")
+    text = (
+        f"still there at the end of {owners}, and then unlinked: {_list(texts)}; let the process "
+        "that is the last to need it call unlink(), or shut down the manager"
+    )
+    return [SharedMemoryLeakWarning(text)]
 
 
 def stall(children: Sequence[Child], seconds: float) -> str:

@@ -72,6 +72,15 @@ class Marks:
             if not forks:
                 self._set_helpers(self._before)
 
+    def confirm(self, mark: int, pid: int) -> None:
+        """Make sure of the mark of a child that was started.
+
+        Another thread may have begun meanwhile, and other libraries have forkservers of their own.
+        """
+        if mark and mark_of(pid) != mark:
+            with suppress(OSError):  # it has ended
+                System.prlimit(pid, System.RTTIME, (mark, System.INFINITY))
+
     def _set_helpers(self, limits: tuple[int, int]) -> None:
         for pid in self._helpers():
             with suppress(OSError):  # it has ended
@@ -85,6 +94,11 @@ def mark_of(pid: int) -> int:
     except OSError:  # no such process, or another user's
         return 0
     return int(soft) if _is_mark(soft) else 0
+
+
+def semaphore_prefix(mark: int) -> str:
+    """Return how the names begin of the semaphores that a child with this mark makes."""
+    return f"/mp-{mark:x}"
 
 
 def _is_mark(limit: int) -> bool:

@@ -12,6 +12,7 @@ from pytest_startmethod.watch import (
     severity,
     tracebacks,
 )
+from pytest_startmethod.watch.segments import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,16 +33,23 @@ def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
     for child in recorder.of_ended_owners():
         if child.owner is not recorder.session and _is_kept(test, child):
             recorder.give(child, recorder.session)
-    leaked = reaper.stop(recorder.of_ended_owners) if recorder.of_ended_owners() else []
-    starts = recorder.starts.take_ended()
+    starts, there = recorder.starts.take_ended(), list[Segment]()
+    segments = recorder.segments
+    leaked = []
+    if recorder.of_ended_owners():
+        # A manager that is to be ended unlinks what it made.
+        before = (lambda: there.extend(segments.find(starts))) if segments else bool
+        leaked = reaper.stop(recorder.of_ended_owners, before)
+        starts += recorder.starts.take_ended()
     left = _stop_left(starts) if starts else []
+    unlinked = segments.unlink(starts, there, leaked) if segments else []
     ended = recorder.of_ended_owners()
     reaper.settle([child for child in ended if not child.owner.untouched])
     crashed = _crashed(test, leaked)
     gone = [c for c in recorder.children if c.has_ended() and (c.owner.ended or c.owner.lasts)]
     recorder.forget([*ended, *gone])
     crash = findings.crash(crashed, test.stderr) if test and test.passed else []
-    return [*crash, *findings.leak(leaked, left)]
+    return [*crash, *findings.leak(leaked, left), *findings.memory(unlinked)]
 
 
 def end_session(recorder: Recorder) -> list[Warning]:
@@ -56,7 +64,11 @@ def end_session(recorder: Recorder) -> list[Warning]:
     alive = [child for child in (*daemons, *of_libraries) if not child.has_ended()]
     at_exit.leave_descendants(recorder.starts.take(alive))
     recorder.session.ended = True
-    return end(recorder, None)
+    kept = recorder.segments.take_kept() if recorder.segments else []
+    if recorder.segments and kept:
+        at_exit.leave_segments(recorder.segments, kept)
+    found = [one for one in kept if not at_exit.is_installed(one.place)]
+    return [*end(recorder, None), *findings.memory(found)]
 
 
 def _stop_left(starts: Sequence[Start]) -> list[Descendant]:

@@ -12,13 +12,19 @@ import pytest
 from pytest_startmethod.watch.findings import (
     ChildProcessCrashWarning,
     ChildProcessLeakWarning,
+    SharedMemoryLeakWarning,
     StartMethodMismatchWarning,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-OWN = (StartMethodMismatchWarning, ChildProcessCrashWarning, ChildProcessLeakWarning)
+OWN = (
+    StartMethodMismatchWarning,
+    ChildProcessCrashWarning,
+    ChildProcessLeakWarning,
+    SharedMemoryLeakWarning,
+)
 
 
 def warn(

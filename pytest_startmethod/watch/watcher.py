@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,16 @@ from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
 from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
-from pytest_startmethod.watch import findings, owner_ends, owners, report_sections, severity, stall
+from pytest_startmethod.system import LINUX, System
+from pytest_startmethod.watch import (
+    findings,
+    owner_ends,
+    owners,
+    report_sections,
+    segments,
+    severity,
+    stall,
+)
 from pytest_startmethod.watch.marks import Marks
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
@@ -46,6 +55,7 @@ class Watch:
         )
         self._stall: stall.StallWatch | None = None
         self._recorder: Recorder | None = None
+        self._segments: segments.Segments | None = None
         self._finder = owners.OwnerFinder(self._owner_of_test)
         self._item: pytest.Item | None = None
         self._nextitem: pytest.Item | None = None
@@ -104,6 +114,20 @@ class Watch:
         )
         self._config.add_cleanup(self._uninstall)
         self._recorder.install(self._contexts)
+        if LINUX:
+            self._install_segments(self._recorder)
+
+    def _install_segments(self, recorder: Recorder) -> None:
+        """Watch shared memory, of which children tell in a folder.
+
+        It is beside those of multiprocessing, which removes them when Python exits. The function is
+        private, since Python 3.2; where it goes missing shared memory isn't watched.
+        """
+        folder = f"{util.get_temp_dir()}/startmethod-{System.getpid()}-{id(self):x}"
+        System.mkdir(folder)
+        self._segments = segments.Segments(self._finder.find, recorder.session, self.guard)
+        self._segments.install(folder)
+        recorder.segments = self._segments
 
     def _uninstall(self) -> None:
         with self.guard:
@@ -111,6 +135,8 @@ class Watch:
                 self._recorder.uninstall()
             if self._stall is not None:
                 self._stall.end()
+            if self._segments is not None:
+                self._segments.uninstall()
 
     def end(self) -> None:
         """Watch no longer."""
