@@ -15,7 +15,6 @@ from pytest_startmethod.system import WINDOWS, System
 from pytest_startmethod.watch import broken_starts, makers, threads
 from pytest_startmethod.watch.children import Child
 from pytest_startmethod.watch.descendants import Starts
-from pytest_startmethod.watch.marks import semaphore_prefix
 from pytest_startmethod.watch.owners import Owner
 from pytest_startmethod.watch.weak_map import WeakMap
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pytest_startmethod.guard import Guard
+    from pytest_startmethod.watch.child_config import ChildConfig
     from pytest_startmethod.watch.marks import Marks
     from pytest_startmethod.watch.segments import Segments
     from pytest_startmethod.watch.stall import StallWatch
@@ -44,9 +44,9 @@ class Recorder:
     """Records processes from `install` to `uninstall`.
 
     `owner` returns who owns what is made now, None where no test runs; `stall` is told of each
-    start, before and after it, and `marks` marks what is started; `used` is told of each context
-    whose pool, executor or manager serves somebody; `launched` is told of each object that holds a
-    process, and `started` of each child that somebody owns.
+    start, before and after it; `marks` marks what is started, and `child_config` has something for
+    it; `used` is told of each context whose pool, executor or manager serves somebody; `launched`
+    is told of each object that holds a process, and `started` of each child that somebody owns.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Recorder:
         *,
         stall: StallWatch | None = None,
         marks: Marks | None = None,
+        child_config: ChildConfig | None = None,
         used: Callable[[object], None] | None = None,
         launched: Callable[[object], object] = id,
         started: Callable[[Child], object] = id,
@@ -64,6 +65,7 @@ class Recorder:
         self._guard = guard
         self._stall = stall
         self._marks = marks
+        self._child_config = child_config
         self._used = used
         self._launched = launched
         self._started = started
@@ -206,10 +208,11 @@ class Recorder:
                 if forks:
                     with self._guard:
                         beside = threads.other_threads()
-                if self._marks is not None:
-                    with self._guard:
+                with self._guard:
+                    if self._marks is not None:
                         mark = self._marks.begin(forks=method == "fork")
-                        _name_semaphores(process, mark)
+                    if self._child_config is not None:
+                        self._child_config.give(process, mark)
                 original(process, *args, **kwargs)
             except BaseException as error:
                 with self._guard:
@@ -282,13 +285,3 @@ class Recorder:
         if known is not None:
             return known.owner
         return self._owner() if id(type(made)) in self._unnoted else self.session
-
-
-def _name_semaphores(process: BaseProcess, mark: int) -> None:
-    """Let the names of a child's semaphores begin with its mark: one that is killed leaves them.
-
-    Where it takes the beginning from is private, the same from Python 3.3 to 3.15.
-    """
-    config = getattr(process, "_config", None)
-    if mark and isinstance(config, dict) and config.get("semprefix", "").startswith("/mp"):
-        config["semprefix"] = semaphore_prefix(mark)

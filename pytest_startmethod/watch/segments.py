@@ -100,7 +100,8 @@ class Segments:
         self._put_back = ExitStack()
 
     def install(self, folder: str) -> None:
-        """Begin to take note; children do so in a `folder`."""
+        """Begin to take note; children do so in a `folder`, which is made."""
+        System.mkdir(folder)
         self._journal = journal.Journal(folder)
         file = str(journal.__file__)
         self._stub = _Code(marshal.dumps(compile(STUB, file, "exec")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiprocessing import resource_tracker, util
+from multiprocessing import resource_tracker
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
 from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
-from pytest_startmethod.system import LINUX, System
+from pytest_startmethod.system import LINUX
 from pytest_startmethod.watch import (
     findings,
     owner_ends,
@@ -23,6 +23,7 @@ from pytest_startmethod.watch import (
     severity,
     stall,
 )
+from pytest_startmethod.watch.child_config import ChildConfig
 from pytest_startmethod.watch.marks import Marks
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
@@ -103,31 +104,27 @@ class Watch:
             plugins=self._plugins,
             on_stall=self._on_stall,
         )
+        child_config = None
+        if LINUX:
+            with self.guard:
+                child_config = ChildConfig()
         self._recorder = Recorder(
             self._finder.find,
             self.guard,
             stall=self._stall,
             marks=Marks(self._helpers),
+            child_config=child_config,
             used=self._note_use,
             launched=self._launcher.launched,
             started=self._note_start,
         )
         self._config.add_cleanup(self._uninstall)
         self._recorder.install(self._contexts)
-        if LINUX:
-            self._install_segments(self._recorder)
-
-    def _install_segments(self, recorder: Recorder) -> None:
-        """Watch shared memory, of which children tell in a folder.
-
-        It is beside those of multiprocessing, which removes them when Python exits. The function is
-        private, since Python 3.2; where it goes missing shared memory isn't watched.
-        """
-        folder = f"{util.get_temp_dir()}/startmethod-{System.getpid()}-{id(self):x}"
-        System.mkdir(folder)
-        self._segments = segments.Segments(self._finder.find, recorder.session, self.guard)
-        self._segments.install(folder)
-        recorder.segments = self._segments
+        if child_config is not None:
+            session = self._recorder.session
+            self._segments = segments.Segments(self._finder.find, session, self.guard)
+            self._segments.install(f"{child_config.folder}/shared_memory")
+            self._recorder.segments = self._segments
 
     def _uninstall(self) -> None:
         with self.guard:
