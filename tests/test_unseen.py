@@ -954,13 +954,13 @@ BROKEN = {
     recorder.Recorder._note_made = broken
     """,
     "the line that starts": """
-    recorder.Recorder._origin = broken
+    makers.origin = broken
     """,
     "the owner of a fixture": """
     owners.OwnerFinder.of_fixtures = broken
     """,
     "what is told": """
-    watcher.Watch._count = broken
+    report_sections.count = broken
     """,
     "the lookout": """
     lookout.lookout = broken
@@ -976,7 +976,19 @@ BROKEN = {
     launcher.is_script_of = broken
     """,
     "the threads beside": """
-    recorder._other_threads = broken
+    threads.other_threads = broken
+    """,
+    "the mark of a process": """
+    marks.Marks.begin = broken
+    """,
+    "what a child starts with": """
+    child_config.ChildConfig.give = broken
+    """,
+    "what children leave": """
+    descendants.stop = broken
+    """,
+    "shared memory": """
+    segments.Segments.find = broken
     """,
     "the end of a process": """
     children.Child.note = broken
@@ -1042,8 +1054,9 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
         imports="import inspect\nimport multiprocessing\nimport types\n"
         "from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix\n"
         "from pytest_startmethod.launch import forkservers, launcher\n"
-        "from pytest_startmethod.watch import children, lookout, owners\n"
-        "from pytest_startmethod.watch import recorder, watcher, weak_map",
+        "from pytest_startmethod.watch import child_config, children, descendants, lookout\n"
+        "from pytest_startmethod.watch import makers, marks, owners, recorder, report_sections\n"
+        "from pytest_startmethod.watch import segments, threads, weak_map",
     )
     result = run_watched(*LEAK_ALLOWED)
     told = int(what not in HARMLESS)

@@ -62,7 +62,8 @@ def _end_descendants(starts: Sequence[Start]) -> None:
 
 def leave_segments(segments: Segments, kept: Sequence[Segment]) -> None:
     """Leave shared memory to the exit hooks of those who made it, and then unlink it."""
-    Finalize(None, _unlink, args=[segments, list(kept)], exitpriority=-1)
+    if kept:
+        Finalize(None, _unlink, args=[segments, list(kept)], exitpriority=-1)
 
 
 def _unlink(segments: Segments, kept: Sequence[Segment]) -> None:

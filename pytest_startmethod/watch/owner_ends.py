@@ -26,23 +26,31 @@ if TYPE_CHECKING:
 def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
     """End what outlives the test, or the fixtures that ended with it; return what is wrong."""
     if test is not None and test.owner.untouched and test.children:
-        # Its filters hold now, and what its children leave is ended with the session.
-        stay = _is_allowed()
-        for child in test.children:
-            child.daemons_stay = stay
+        with recorder.guard:
+            # Its filters hold now, and what its children leave is ended with the session.
+            stay = _is_allowed()
+            for child in test.children:
+                child.daemons_stay = stay
     for child in recorder.of_ended_owners():
         if child.owner is not recorder.session and _is_kept(test, child):
             recorder.give(child, recorder.session)
-    starts, there = recorder.starts.take_ended(), list[Segment]()
-    segments = recorder.segments
+    starts, segments, there = recorder.starts.take_ended(), recorder.segments, list[Segment]()
+
+    def find_segments() -> None:
+        with recorder.guard:
+            there.extend(segments.find(starts) if segments else ())
+
     leaked = []
     if recorder.of_ended_owners():
         # A manager that is to be ended unlinks what it made.
-        before = (lambda: there.extend(segments.find(starts))) if segments else bool
-        leaked = reaper.stop(recorder.of_ended_owners, before)
+        leaked = reaper.stop(recorder.of_ended_owners, find_segments)
         starts += recorder.starts.take_ended()
-    left = _stop_left(starts) if starts else []
-    unlinked = segments.unlink(starts, there, leaked) if segments else []
+    left: list[Descendant] = []
+    with recorder.guard:
+        left = _stop_left(starts) if starts else []
+    unlinked: list[Segment] = []
+    with recorder.guard:
+        unlinked = segments.unlink(starts, there, leaked) if segments else []
     ended = recorder.of_ended_owners()
     reaper.settle([child for child in ended if not child.owner.untouched])
     crashed = _crashed(test, leaked)
@@ -64,9 +72,11 @@ def end_session(recorder: Recorder) -> list[Warning]:
     alive = [child for child in (*daemons, *of_libraries) if not child.has_ended()]
     at_exit.leave_descendants(recorder.starts.take(alive))
     recorder.session.ended = True
-    kept = recorder.segments.take_kept() if recorder.segments else []
-    if recorder.segments and kept:
-        at_exit.leave_segments(recorder.segments, kept)
+    kept: list[Segment] = []
+    with recorder.guard:
+        if recorder.segments:
+            kept = recorder.segments.take_kept()
+            at_exit.leave_segments(recorder.segments, kept)
     found = [one for one in kept if not at_exit.is_installed(one.place)]
     return [*end(recorder, None), *findings.memory(found)]
 

@@ -62,7 +62,7 @@ class Recorder:
         started: Callable[[Child], object] = id,
     ) -> None:
         self._owner = owner
-        self._guard = guard
+        self.guard = guard
         self._stall = stall
         self._marks = marks
         self._child_config = child_config
@@ -159,7 +159,7 @@ class Recorder:
             __tracebackhide__ = True
             if System.getpid() == self._pid:
                 noted = False
-                with self._guard:
+                with self.guard:
                     noted = self._note_made(made)
                 if not noted:
                     self._unnoted.add(id(type(made)))
@@ -172,7 +172,7 @@ class Recorder:
         def poll(popen: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             code = original(popen, *args, **kwargs)
             if code is not None and System.getpid() == self._pid:
-                with self._guard:
+                with self.guard:
                     child = self._by_popen.get(popen)
                     if child is not None:
                         child.note(code)
@@ -185,7 +185,7 @@ class Recorder:
         def use(maker: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             __tracebackhide__ = True
             if self._used is not None and System.getpid() == self._pid:
-                with self._guard:
+                with self.guard:
                     self._used(makers.context(maker))
             return original(maker, *args, **kwargs)
 
@@ -206,25 +206,25 @@ class Recorder:
                 self._stall.before_start(forks=forks)
             try:
                 if forks:
-                    with self._guard:
+                    with self.guard:
                         beside = threads.other_threads()
-                with self._guard:
+                with self.guard:
                     if self._marks is not None:
                         mark = self._marks.begin(forks=method == "fork")
                     if self._child_config is not None:
                         self._child_config.give(process, mark)
                 original(process, *args, **kwargs)
             except BaseException as error:
-                with self._guard:
+                with self.guard:
                     self._record(process, broken_starts.find_popen(error), beside, mark)
                 raise
             finally:
                 if self._marks is not None:
-                    with self._guard:
+                    with self.guard:
                         self._marks.end(mark, forks=method == "fork")
                 if self._stall is not None:
                     self._stall.after_start()
-            with self._guard:
+            with self.guard:
                 self._record(process, self._popen(process), beside, mark)
             return None
 
@@ -239,7 +239,7 @@ class Recorder:
 
     def _popen(self, process: BaseProcess) -> object:
         """Return what holds a process that was started, whatever its class makes of `_popen`."""
-        with self._guard:
+        with self.guard:
             return getattr(process, "_popen", None)
         held = vars(process).values()
         return next((one for one in held if hasattr(one, "pid") and hasattr(one, "poll")), None)
@@ -250,11 +250,11 @@ class Recorder:
         pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
         if popen is None or pid is None:
             return
-        with self._guard:
+        with self.guard:
             self._watch_popen(type(popen))
             self._launched(popen)
         place, maker = "unknown line", None
-        with self._guard:
+        with self.guard:
             # No other way to see who calls, on CPython.
             place, maker = makers.origin(sys._getframe(2), self._made)  # noqa: SLF001
         by_pool = isinstance(maker, makers.POOLS)
@@ -265,7 +265,7 @@ class Recorder:
         of_maker = self._made.get(maker)
         made_at = of_maker.place if of_maker else ""
         child = None
-        with self._guard:
+        with self.guard:
             child = Child(process, popen, place, maker, owner, by_pool=by_pool, made_at=made_at)
         if child is None:  # what can't be read isn't known; it is to end with its test all the same
             child = Child(None, popen, place, maker, owner, by_pool=by_pool, made_at=made_at)
@@ -275,7 +275,7 @@ class Recorder:
         self.children.append(child)
         self.starts.note(mark, child)
         if self._marks is not None:
-            with self._guard:
+            with self.guard:
                 self._marks.confirm(mark, child.pid)
         self._by_popen.set(popen, child)
         self._started(child)
