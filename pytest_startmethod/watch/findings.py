@@ -34,7 +34,7 @@ class ChildProcessCrashWarning(UserWarning):
 
 
 class ChildProcessLeakWarning(UserWarning):
-    """A process was alive at the end of the test or fixture that started it, and was ended."""
+    """A process outlived the test or fixture that started it, or whose child did, and was ended."""
 
 
 class SharedMemoryLeakWarning(UserWarning):

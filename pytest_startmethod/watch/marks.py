@@ -9,13 +9,13 @@ others, nor on any while it is that large: so it can hold a number. Linux only.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 # A mark is this, a number of the run and one of the start. No limit of anybody's is 146,000 years.
 FIRST = 1 << 62
@@ -85,6 +85,20 @@ class Marks:
         for pid in self._helpers():
             with suppress(OSError):  # it has ended
                 System.prlimit(pid, System.RTTIME, limits)
+
+
+@contextmanager
+def unmarked() -> Iterator[None]:
+    """Start something that has no mark, where this process has that of another run."""
+    before = System.prlimit(0, System.RTTIME) if System.RTTIME >= 0 else (0, 0)
+    if not _is_mark(before[0]):
+        yield
+        return
+    System.prlimit(0, System.RTTIME, (System.INFINITY, before[1]))
+    try:
+        yield
+    finally:
+        System.prlimit(0, System.RTTIME, before)
 
 
 def mark_of(pid: int) -> int:

@@ -6,6 +6,7 @@ of multiprocessing calls them by their module. Other children get `journal`.
 
 from __future__ import annotations
 
+import functools
 import marshal
 import sys
 from contextlib import ExitStack, suppress
@@ -19,6 +20,11 @@ from pytest_startmethod.watch.marks import semaphore_prefix
 
 if LINUX:
     from pytest_startmethod.watch import journal
+
+try:
+    import _posixshmem  # type: ignore[import-not-found, unused-ignore]
+except ImportError:  # Windows
+    _posixshmem = None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -111,6 +117,11 @@ class Segments:
         self._patch(resource_tracker, "register", self._registers)
         self._patch(resource_tracker, "unregister", self._unregisters)
         self._patch(spawn, "get_preparation_data", self._preparation_data)
+        # What unlinks a segment that isn't tracked here, private, since Python 3.8. Where it goes
+        # missing, one that a child's own tracker knows counts as unlinked by that.
+        unlink = getattr(_posixshmem, "shm_unlink", None)
+        if unlink is not None:
+            self._patch(_posixshmem, "shm_unlink", self._wrap_unlink(unlink))
 
     def uninstall(self) -> None:
         """Take note no longer."""
@@ -142,10 +153,8 @@ class Segments:
 
     def remove(self, one: Segment) -> bool:
         """Unlink a segment, and let the resource tracker know; return False where it was gone."""
-        self._own.pop(one.name, None)
-        if self._journal is not None:
-            with suppress(OSError):
-                self._journal.drop(one.name)
+        with suppress(OSError):
+            self._drop(one.name)
         if not _exists(one):
             return False
         with suppress(OSError):
@@ -180,11 +189,24 @@ class Segments:
 
     def _unregisters(self, name: str, rtype: str) -> None:
         self._unregister(name, rtype)
-        if rtype == journal.MEMORY and self._journal is not None:
+        if rtype == journal.MEMORY:
             with self._guard:
-                if System.getpid() == self._pid:
-                    self._own.pop(name, None)
-                self._journal.drop(name)
+                self._drop(name)
+
+    def _wrap_unlink(self, original: Callable[[str], None]) -> Callable[[str], None]:
+        @functools.wraps(original)
+        def shm_unlink(name: str) -> None:
+            original(name)
+            with self._guard:
+                self._drop(name)
+
+        return shm_unlink
+
+    def _drop(self, name: str) -> None:
+        if System.getpid() == self._pid:
+            self._own.pop(name, None)
+        if self._journal is not None:
+            self._journal.drop(name)
 
     def _preparation_data(self, name: str) -> dict[str, Any]:
         """Let a child that doesn't fork keep the journal, too."""

@@ -448,6 +448,86 @@ def test_pytest_in_a_pipe_ends(
     assert not any(map(lives, noted()))
 
 
+def test_orphans_that_come_to_pytest_itself_are_ended_and_waited_for(
+    pytester: pytest.Pytester,
+    run_impatient: Callable[..., pytest.RunResult],
+    noted: Callable[[], list[int]],
+) -> None:
+    """As to process 1 of a container."""
+    pytester.makeconftest("""
+        import ctypes
+
+        SET_CHILD_SUBREAPER = 36
+
+        def pytest_configure():
+            assert ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    """)
+    pytester.makepyfile(
+        test_it="""
+        import os
+        import subprocess
+        from pathlib import Path
+
+        import helper
+
+        def test_it(mp_context):
+            pid = helper.start(mp_context, helper.double_fork)
+            assert Path(f"/proc/{pid}/stat").read_text().split()[3] == str(os.getpid())
+
+        def test_next(mp_context):
+            assert not any(Path(f"/proc/{pid}").exists() for pid in helper.noted())
+
+        def test_own_program(mp_context):
+            helper.start(mp_context, helper.program)
+            program = subprocess.Popen(["sleep", "1000"])
+            helper.note(program.pid)
+
+        def test_lives_on(mp_context):
+            *_, pid = helper.noted()
+            assert helper.lives(pid)
+            os.kill(pid, 9)
+        """
+    )
+    result = run_impatient("--start-method=spawn")
+    result.assert_outcomes(passed=4, warnings=2)
+    assert len(noted()) == 3
+    assert not any(map(lives, noted()))
+
+
+def test_a_run_within_a_child_leaves_nothing_either(
+    pytester: pytest.Pytester,
+    run_impatient: Callable[..., pytest.RunResult],
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import os
+        import subprocess
+        import sys
+
+        import helper
+
+        def runs():
+            command = [sys.executable, "-m", "pytest", "-p", "startmethod", "-p", "impatient"]
+            command += ["--start-method=fork", __file__]
+            done = subprocess.run(command, env={**os.environ, "INNER": "1"}, stdout=subprocess.PIPE)
+            assert b"1 passed, 1 warning" in done.stdout
+
+        def test_it(mp_context):
+            if "INNER" in os.environ:
+                helper.start(mp_context, helper.double_fork)
+                return
+            process = mp_context.Process(target=runs)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+            [pid] = helper.noted()
+            assert not helper.lives(pid)
+        """
+    )
+    result = run_impatient("--start-method=spawn", "-W", "error")
+    result.assert_outcomes(passed=1)
+
+
 def test_a_test_notices_nothing_of_the_mark(
     pytester: pytest.Pytester, run_impatient: Callable[..., pytest.RunResult]
 ) -> None:

@@ -302,6 +302,30 @@ def test_what_is_not_tracked_is_meant_to_stay(
         (SHM / name).unlink()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="track=False is new in Python 3.13")
+def test_the_parent_may_unlink_what_it_does_not_track(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        helper=HELPER,
+        test_it="""
+        import helper
+
+        def test_it(mp_context):
+            ours, process = helper.child(mp_context, helper.makes)
+            memory = helper.SharedMemory(ours.recv(), track=False)
+            memory.close()
+            memory.unlink()
+            ours.send("go")
+            process.join()
+        """,
+    )
+    result = run_watched("-W", "error")
+    result.assert_outcomes(passed=len(METHODS))
+    names = (pytester.path / "names.txt").read_text(encoding="utf-8").split()
+    assert not any((SHM / name).exists() for name in names)
+
+
 @pytest.mark.parametrize("by", ["the test", "the plugin"])
 def test_semaphores_of_a_killed_child_are_unlinked(
     pytester: pytest.Pytester, run_leaky: Callable[..., pytest.RunResult], by: str
