@@ -77,7 +77,7 @@ class Starts:
             self._new.append(Start(mark, child, System.monotonic()))
 
     def take_ended(self) -> list[Start]:
-        """Return those whose owner has ended, and keep them no longer."""
+        """Return those whose owner has ended, all with the session, and keep them no longer."""
         new, self._new = self._new, []
         ended: list[Start] = []
         for start in new:
@@ -88,7 +88,8 @@ class Starts:
             else:
                 (ended if owner.ended else self._new).append(start)
         if self._session.ended:
-            ended, self._kept = [*self._kept, *ended], []
+            ended = [*self._kept, *ended, *self._new]
+            self._new, self._kept = [], []
         return ended
 
     def take(self, children: Collection[Child]) -> list[Start]:

@@ -44,22 +44,27 @@ class Marks:
         Helpers have no part in a start that `forks` this process.
         """
         with self._lock:
-            if not self._open and self._available:
-                self._before = System.prlimit(0, System.RTTIME)
-                soft, hard = self._before
-                # A limit of the user's stays; the mark of another run, whose child this one is,
-                # makes way.
-                free = soft == System.INFINITY or _is_mark(soft)
-                self._available = free and hard == System.INFINITY
-            if not self._available:
+            mark = self._run + (self._starts + 1) % (1 << START_BITS)
+            if not self._available or not self._set(mark):
                 return 0
             self._starts += 1
-            mark = self._run + self._starts % (1 << START_BITS)
-            System.prlimit(0, System.RTTIME, (mark, System.INFINITY))
             self._open += 1
             if not forks:
                 self._set_helpers((mark, System.INFINITY))
             return mark
+
+    def _set(self, mark: int) -> bool:
+        try:
+            if not self._open:
+                self._before = soft, hard = System.prlimit(0, System.RTTIME)
+                # A limit of the user's stays; the mark of another run, whose child this one is,
+                # makes way.
+                if hard != System.INFINITY or not (soft == System.INFINITY or _is_mark(soft)):
+                    return False
+            System.prlimit(0, System.RTTIME, (mark, System.INFINITY))
+        except (OSError, ValueError):  # a sandbox that allows it to nobody
+            self._available = False
+        return self._available
 
     def end(self, mark: int, *, forks: bool) -> None:
         """Mark nothing any more, where no other thread starts a process."""

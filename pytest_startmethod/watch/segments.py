@@ -147,9 +147,10 @@ class Segments:
 
     def take_kept(self) -> list[Segment]:
         """Return what belongs to the session, and was made by pytest's own process."""
-        kept = [one for one in self._own.values() if self._is_kept(one) and _exists(one)]
-        self._own = {n: one for n, one in self._own.items() if not self._is_kept(one)}
-        return [one._replace(owner=self._session) for one in kept]
+        kept = [one for one in tuple(self._own.values()) if self._is_kept(one)]
+        for one in kept:
+            del self._own[one.name]
+        return [one._replace(owner=self._session) for one in kept if _exists(one)]
 
     def remove(self, one: Segment) -> bool:
         """Unlink a segment, and let the resource tracker know; return False where it was gone."""
@@ -222,7 +223,9 @@ class Segments:
         return one.owner is self._session or one.owner.untouched
 
     def _find_own(self) -> list[Segment]:
-        ended = [one for one in self._own.values() if one.owner.ended and not self._is_kept(one)]
+        # Other threads may make one meanwhile.
+        own = tuple(self._own.values())
+        ended = [one for one in own if one.owner.ended and not self._is_kept(one)]
         for one in ended:
             del self._own[one.name]
         return [one for one in ended if _exists(one)]

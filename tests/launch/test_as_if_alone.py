@@ -249,6 +249,8 @@ def test_a_forgotten_grandchild_is_waited_for_by_nobody(
 ) -> None:
     # execnet waits for whoever has a worker's pipes, and a fork's children have them.
     args = ["-n", f"{workers}", "--start-method=spawn,forkserver"] if workers else []
+    # Else it would be ended with its test.
+    args += ["-W", "ignore::pytest_startmethod.ChildProcessLeakWarning"]
     if workers:
         pytest.importorskip("xdist", reason="this run has no pytest-xdist")
     pytester.makepyfile(
@@ -260,8 +262,9 @@ def test_a_forgotten_grandchild_is_waited_for_by_nobody(
         def forget(connection):
             pid = os.fork()
             if pid == 0:
+                os.setsid()
+                connection.send(os.getpid())
                 signal.pause()
-            connection.send(pid)
     """,
     )
     pytester.makepyfile("""

@@ -573,12 +573,19 @@ def test_a_test_notices_nothing_of_the_mark(
             process.join()
             assert limit()[0] == 1_000_000
 
+        def test_another_has_its_children_marked_again(mp_context):
+            receiver, sender = mp_context.Pipe(duplex=False)
+            process = mp_context.Process(target=send_limit, args=[sender])
+            process.start()
+            process.join()
+            assert receiver.recv()[0] > 1 << 62
+
         def send_limit(connection):
             connection.send(limit())
         """
     )
     result = run_impatient("-W", "error")
-    result.assert_outcomes(passed=2 * len(METHODS))
+    result.assert_outcomes(passed=3 * len(METHODS))
 
 
 def test_processes_are_looked_for_once_and_only_after_a_test_that_started_one(
