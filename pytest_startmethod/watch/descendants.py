@@ -71,6 +71,10 @@ class Starts:
         # Of the session and of tests that ask for nothing: not looked at before the session ends.
         self._kept: list[Start] = []
 
+    def __bool__(self) -> bool:
+        """Tell whether any is to be looked at when a test ends."""
+        return bool(self._new)
+
     def note(self, mark: int, child: Child) -> None:
         """Take note of a child that was started; its mark is 0 where it has none."""
         if mark:
@@ -83,11 +87,12 @@ class Starts:
         for start in new:
             owner = start.child.owner
             if owner is self._session or owner.untouched:
-                start.child.owner = self._session
                 self._kept.append(start)
             else:
                 (ended if owner.ended else self._new).append(start)
         if self._session.ended:
+            for start in self._kept:
+                start.child.owner = self._session
             ended = [*self._kept, *ended, *self._new]
             self._new, self._kept = [], []
         return ended

@@ -122,9 +122,10 @@ class Watch:
         self._recorder.install(self._contexts)
         if child_config is not None:
             session = self._recorder.session
-            self._segments = segments.Segments(self._finder.find, session, self.guard)
-            self._segments.install(f"{child_config.folder}/shared_memory")
-            self._recorder.segments = self._segments
+            with self.guard:
+                self._segments = segments.Segments(self._finder.find, session, self.guard)
+                self._segments.install(f"{child_config.folder}/shared_memory")
+                self._recorder.segments = self._segments
 
     def _uninstall(self) -> None:
         with self.guard:
@@ -145,7 +146,8 @@ class Watch:
         item = self._item
         if item is None or self._test is not None or self._recorder is None:
             return
-        if self._recorder.children or marker.METHOD in item.stash:
+        recorder = self._recorder
+        if recorder.children or recorder.starts or marker.METHOD in item.stash:
             with self.guard:
                 self._begin(item, self._recorder)
 

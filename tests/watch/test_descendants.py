@@ -266,6 +266,41 @@ def test_what_belongs_to_a_wider_fixture_lives_as_long_as_it(
     assert not any(map(lives, noted()))
 
 
+def test_a_fixture_may_end_with_a_test_that_asks_for_nothing(
+    pytester: pytest.Pytester,
+    run_impatient: Callable[..., pytest.RunResult],
+    noted: Callable[[], list[int]],
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import multiprocessing
+
+        import helper
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def pid():
+            return helper.start(multiprocessing.get_context("fork"), helper.double_fork)
+
+        def test_asks(mp_context, pid):
+            assert helper.lives(pid)
+
+        def test_asks_for_nothing(pid):
+            assert helper.lives(pid)
+        """,
+        test_later="""
+        import helper
+
+        def test_it():
+            assert not any(map(helper.lives, helper.noted()))
+        """,
+    )
+    result = run_impatient("--start-method=fork")
+    result.assert_outcomes(passed=3, warnings=1)
+    assert "alive at the end of the fixture 'pid', " in result.stdout.str()
+    assert not any(map(lives, noted()))
+
+
 @pytest.mark.parametrize("where", ["marker", "ini", "untouched"])
 def test_a_daemon_stays_where_the_filters_ignore_the_warning(
     pytester: pytest.Pytester,
