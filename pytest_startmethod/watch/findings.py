@@ -112,9 +112,13 @@ def memory(segments: Sequence[Segment]) -> list[SharedMemoryLeakWarning]:
         at = " at" if one.place else ", started at"
         what = "" if one.kind == "shared_memory" else f"{one.kind} "
         texts.append(f"{what}{one.name[1:]} made{by}{at} {_relative(place)}")
+    kinds = {one.kind == "shared_memory" for one in segments}
+    memory = "let the process that is the last to need it call unlink(), or shut down the manager"
+    semaphore = "let a child end by itself, as one that is killed leaves its semaphores"
+    advice = [*([memory] if True in kinds else []), *([semaphore] if False in kinds else [])]
     text = (
-        f"still there at the end of {owners}, and then unlinked: {_list(texts)}; let the process "
-        "that is the last to need it call unlink(), or shut down the manager"
+        f"still there at the end of {owners}, and then unlinked: {_list(texts)}; "
+        f"{'; '.join(advice)}"
     )
     return [SharedMemoryLeakWarning(text)]
 
