@@ -3,7 +3,13 @@
 from pytest_startmethod.watch.findings import (
     ChildProcessCrashWarning,
     ChildProcessLeakWarning,
+    SharedMemoryLeakWarning,
     StartMethodMismatchWarning,
 )
 
-__all__ = ["ChildProcessCrashWarning", "ChildProcessLeakWarning", "StartMethodMismatchWarning"]
+__all__ = [
+    "ChildProcessCrashWarning",
+    "ChildProcessLeakWarning",
+    "SharedMemoryLeakWarning",
+    "StartMethodMismatchWarning",
+]

@@ -20,6 +20,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -37,6 +42,7 @@ class System:
     """The real functions; what a platform lacks is None."""
 
     monotonic = staticmethod(time.monotonic)
+    wall_clock = staticmethod(time.time)
     sleep = staticmethod(time.sleep)
 
     getpid = staticmethod(os.getpid)
@@ -53,6 +59,8 @@ class System:
     pipe = staticmethod(os.pipe)
     listdir = staticmethod(os.listdir)
     readlink = _real(os, "readlink")
+    mkdir = staticmethod(os.mkdir)
+    unlink = staticmethod(os.unlink)
     getcwd = staticmethod(os.getcwd)
     SEPARATOR = os.sep
     kill = staticmethod(os.kill)
@@ -60,6 +68,12 @@ class System:
     waitid = _real(os, "waitid")  # macOS has it since Python 3.13, Windows never
     pidfd_open = _real(os, "pidfd_open")  # Linux
     posix_spawn = _real(os, "posix_spawn")
+    urandom = staticmethod(os.urandom)
+    getsid = _real(os, "getsid")
+
+    prlimit = _real(resource, "prlimit")  # Linux
+    RTTIME = getattr(resource, "RLIMIT_RTTIME", -1)
+    INFINITY = getattr(resource, "RLIM_INFINITY", -1)
 
     set_handler = staticmethod(signal.signal)
     get_handler = staticmethod(signal.getsignal)

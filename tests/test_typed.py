@@ -23,6 +23,7 @@ WARNINGS: list[type[Warning]] = [
     pytest_startmethod.StartMethodMismatchWarning,
     pytest_startmethod.ChildProcessCrashWarning,
     pytest_startmethod.ChildProcessLeakWarning,
+    pytest_startmethod.SharedMemoryLeakWarning,
 ]
 
 

@@ -980,6 +980,18 @@ BROKEN = {
     "the threads beside": """
     threads.other_threads = broken
     """,
+    "the mark of a process": """
+    marks.Marks.begin = broken
+    """,
+    "what a child starts with": """
+    child_config.ChildConfig.give = broken
+    """,
+    "what children leave": """
+    descendants.stop = broken
+    """,
+    "shared memory": """
+    segments.Segments.find = broken
+    """,
     "the end of a process": """
     children.Child.note = broken
     """,
@@ -1044,8 +1056,9 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
         imports="import inspect\nimport multiprocessing\nimport types\n"
         "from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix\n"
         "from pytest_startmethod.launch import forkservers, launcher\n"
-        "from pytest_startmethod.watch import children, lookout, makers, owners, recorder\n"
-        "from pytest_startmethod.watch import report_sections, threads, weak_map",
+        "from pytest_startmethod.watch import child_config, children, descendants, lookout\n"
+        "from pytest_startmethod.watch import makers, marks, owners, recorder, report_sections\n"
+        "from pytest_startmethod.watch import segments, threads, weak_map",
     )
     result = run_watched(*LEAK_ALLOWED)
     told = int(what not in HARMLESS)

@@ -42,9 +42,9 @@ sys.meta_path.insert(0, Finder)
 
 
 class Source:
-    """Source that runs where it is unpickled."""
+    """Source, or pickled code, that runs where it is unpickled."""
 
-    def __init__(self, source: str, variables: dict[str, Any]) -> None:
+    def __init__(self, source: object, variables: dict[str, Any]) -> None:
         self._arguments = source, variables
 
     def __reduce__(self) -> tuple[Any, ...]:

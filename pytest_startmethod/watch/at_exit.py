@@ -7,12 +7,14 @@ from contextlib import suppress
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.watch import findings, reaper
+from pytest_startmethod.watch import descendants, findings, reaper
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from pytest_startmethod.watch.children import Child
+    from pytest_startmethod.watch.descendants import Start
+    from pytest_startmethod.watch.segments import Segment, Segments
 
 INSTALLED = ("site-packages", "dist-packages")
 """The folders that libraries are installed in."""
@@ -20,7 +22,12 @@ INSTALLED = ("site-packages", "dist-packages")
 
 def is_librarys(child: Child) -> bool:
     """Tell whether an installed library started a child: it may end it in an exit hook."""
-    return any(folder in child.place for folder in INSTALLED)
+    return is_installed(child.place)
+
+
+def is_installed(place: str) -> bool:
+    """Tell whether a line is one of an installed library."""
+    return any(folder in place for folder in INSTALLED)
 
 
 def leave(children: Collection[Child]) -> None:
@@ -36,6 +43,36 @@ def leave(children: Collection[Child]) -> None:
 def _end(children: list[Child]) -> None:
     with suppress(Exception):  # nobody is left to hear of it
         ended = reaper.stop(lambda: [child for child in children if not child.has_ended()])
-        for warning in findings.leak(ended):
-            if sys.__stderr__ is not None:
-                sys.__stderr__.write(f"{type(warning).__name__}: {warning}\n")
+        _tell(findings.leak(ended))
+
+
+def leave_descendants(starts: Sequence[Start]) -> None:
+    """Leave to children what they started, until they have ended, as Python exits.
+
+    A priority below 0 comes after multiprocessing has ended and joined its children.
+    """
+    if starts:
+        Finalize(None, _end_descendants, args=[list(starts)], exitpriority=-1)
+
+
+def _end_descendants(starts: Sequence[Start]) -> None:
+    with suppress(Exception):  # as above
+        _tell(findings.leak([], descendants.stop(starts, daemons_stay=False)))
+
+
+def leave_segments(segments: Segments, kept: Sequence[Segment]) -> None:
+    """Leave shared memory to the exit hooks of those who made it, and then unlink it."""
+    if kept:
+        Finalize(None, _unlink, args=[segments, list(kept)], exitpriority=-1)
+
+
+def _unlink(segments: Segments, kept: Sequence[Segment]) -> None:
+    with suppress(Exception):  # as above
+        left = [one for one in kept if segments.remove(one)]
+        _tell(findings.memory([one for one in left if is_installed(one.place)]))
+
+
+def _tell(warnings: Sequence[Warning]) -> None:
+    for warning in warnings:
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(f"{type(warning).__name__}: {warning}\n")

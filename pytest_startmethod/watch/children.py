@@ -32,6 +32,7 @@ class Child:
         "_popen",
         "by_pool",
         "daemon",
+        "daemons_stay",
         "exit_code",
         "forked_beside",
         "gone",
@@ -76,6 +77,8 @@ class Child:
         """The method that really started it."""
         self.is_standard = False
         """Whether it was started by a start method of the standard library's."""
+        self.daemons_stay = False
+        """Whether what it started and what left by ``setsid()`` may outlive the test."""
         self.exit_code: int | None = None
         """None while it runs, and where it isn't known."""
         self.gone = False

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_startmethod.watch.children import Child
+    from pytest_startmethod.watch.descendants import Descendant
+    from pytest_startmethod.watch.segments import Segment
 
 
 FEW, MANY = 10, 50
 """As many children at most are named in a sentence, and in a list."""
+
+LONG = 80
+"""As much of a command line is shown."""
 
 
 class StartMethodMismatchWarning(UserWarning):
@@ -30,7 +35,11 @@ class ChildProcessCrashWarning(UserWarning):
 
 
 class ChildProcessLeakWarning(UserWarning):
-    """A process was alive at the end of the test or fixture that started it, and was ended."""
+    """A process outlived the test or fixture that started it, or whose child did, and was ended."""
+
+
+class SharedMemoryLeakWarning(UserWarning):
+    """Shared memory was there at the end of the test or fixture that made it, and was unlinked."""
 
 
 def mismatch(children: Sequence[Child], expected: str) -> list[StartMethodMismatchWarning]:
@@ -63,17 +72,56 @@ def crash(children: Sequence[Child], stderr: str) -> list[ChildProcessCrashWarni
     return [ChildProcessCrashWarning(text)]
 
 
-def leak(children: Sequence[Child]) -> list[ChildProcessLeakWarning]:
-    """Return the warning of children that outlived their owner."""
-    if not children:
+def leak(
+    children: Sequence[Child], left: Sequence[Descendant] = ()
+) -> list[ChildProcessLeakWarning]:
+    """Return the warning of children that outlived their owner, and of what children left."""
+    if not (children or left):
         return []
-    owners = " and of ".join(dict.fromkeys(child.owner.name for child in children))
-    processes = _list([_leaked(child) for child in children])
+    of = [*children, *(one.child for one in left)]
+    owners = " and of ".join(dict.fromkeys(child.owner.name for child in of))
+    own = [_leaked(child) for child in children]
+    others = [
+        f"{_command(one)} (pid {one.pid}) started by {_described(one.child)}, itself started at "
+        f"{relative(one.child.place)}"
+        for one in left
+    ]
+    advice = [
+        *(
+            ["join or terminate it, or shut down the pool, executor or manager that it belongs to"]
+            if children
+            else []
+        ),
+        *(["let a child end what it starts"] if left else []),
+    ]
     text = (
-        f"still alive at the end of {owners}, and then ended: {processes}; join or terminate it, "
-        "or shut down the pool, executor or manager that it belongs to"
+        f"still alive at the end of {owners}, and then ended: {_list([*own, *others])}; "
+        f"{'; '.join(advice)}"
     )
     return [ChildProcessLeakWarning(text)]
+
+
+def memory(segments: Sequence[Segment]) -> list[SharedMemoryLeakWarning]:
+    """Return the warning of shared memory and semaphores that nobody unlinked."""
+    if not segments:
+        return []
+    owners = " and of ".join(dict.fromkeys(one.owner.name for one in segments))
+    texts = []
+    for one in segments:
+        by = f" by {_described(one.child)}" if one.child else ""
+        place = one.place or (one.child.place if one.child else "")
+        at = " at" if one.place else ", started at"
+        what = "" if one.kind == "shared_memory" else f"{one.kind} "
+        texts.append(f"{what}{one.name[1:]} made{by}{at} {relative(place)}")
+    kinds = {one.kind == "shared_memory" for one in segments}
+    memory = "let the process that is the last to need it call unlink(), or shut down the manager"
+    semaphore = "let a child end by itself, as one that is killed leaves its semaphores"
+    advice = [*([memory] if True in kinds else []), *([semaphore] if False in kinds else [])]
+    text = (
+        f"still there at the end of {owners}, and then unlinked: {_list(texts)}; "
+        f"{'; '.join(advice)}"
+    )
+    return [SharedMemoryLeakWarning(text)]
 
 
 def stall(children: Sequence[Child], seconds: float) -> str:
@@ -117,6 +165,11 @@ def section(children: Sequence[Child]) -> list[str]:
 
 def _described(child: Child) -> str:
     return f"{child.name} (pid {child.pid}, {child.start_method})"
+
+
+def _command(one: Descendant) -> str:
+    command = one.command.decode(errors="replace")
+    return f"{command[:LONG]}…" if command[LONG:] else command
 
 
 def _ends(children: Sequence[Child]) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_startmethod.system import LINUX, WINDOWS, System
-from pytest_startmethod.watch import kernel, prctl, waits
+from pytest_startmethod.watch import kernel, marks, prctl, waits
 from pytest_startmethod.watch.windows_lookout import WindowsLookout
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class ProcessLookout:
         began = kernel.start_time(System.read_file(f"/proc/{here}/stat")).decode()
         command = [System.executable, "-I", "-S", "-E", self._file]
         command += [str(here), str(seconds), str(int(SIGNAL)), began, "1"]
-        self._pid = _detach(["sh", "-c", SHELL, "sh", str(here), *command])
+        with marks.unmarked():  # it ends by itself, and is no affair of a run that this is part of
+            self._pid = _detach(["sh", "-c", SHELL, "sh", str(here), *command])
         if _ptrace_scope() == 1:
             prctl.allow_ptrace(self._pid)
 

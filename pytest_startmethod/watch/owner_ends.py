@@ -4,41 +4,90 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.watch import at_exit, findings, reaper, tracebacks
+from pytest_startmethod.watch import (
+    at_exit,
+    descendants,
+    findings,
+    reaper,
+    severity,
+    tracebacks,
+)
+from pytest_startmethod.watch.segments import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pytest_startmethod.watch.children import Child
+    from pytest_startmethod.watch.descendants import Descendant, Start
     from pytest_startmethod.watch.recorder import Recorder
     from pytest_startmethod.watch.watched_test import WatchedTest
 
 
 def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
     """End what outlives the test, or the fixtures that ended with it; return what is wrong."""
+    if test is not None and test.owner.untouched and test.children:
+        with recorder.guard:
+            # Its filters hold now, and what its children leave is ended with the session.
+            stay = _is_allowed()
+            for child in test.children:
+                child.daemons_stay = stay
     for child in recorder.of_ended_owners():
         if child.owner is not recorder.session and _is_kept(test, child):
             recorder.give(child, recorder.session)
-    leaked = reaper.stop(recorder.of_ended_owners) if recorder.of_ended_owners() else []
+    starts, segments, there = recorder.starts.take_ended(), recorder.segments, list[Segment]()
+
+    def find_segments() -> None:
+        with recorder.guard:
+            there.extend(segments.find(starts) if segments else ())
+
+    leaked = []
+    if recorder.of_ended_owners():
+        # A manager that is to be ended unlinks what it made.
+        leaked = reaper.stop(recorder.of_ended_owners, find_segments)
+        starts += recorder.starts.take_ended()
+    left: list[Descendant] = []
+    with recorder.guard:
+        left = _stop_left(starts) if starts else []
+    unlinked: list[Segment] = []
+    with recorder.guard:
+        unlinked = segments.unlink(starts, there, leaked) if segments else []
     ended = recorder.of_ended_owners()
     reaper.settle([child for child in ended if not child.owner.untouched])
     crashed = _crashed(test, leaked)
     gone = [c for c in recorder.children if c.has_ended() and (c.owner.ended or c.owner.lasts)]
     recorder.forget([*ended, *gone])
     crash = findings.crash(crashed, test.stderr) if test and test.passed else []
-    return [*crash, *findings.leak(leaked)]
+    return [*crash, *findings.leak(leaked, left), *findings.memory(unlinked)]
 
 
 def end_session(recorder: Recorder) -> list[Warning]:
     """End what would keep Python from exiting, or would replace workers till then."""
     reaper.stop_makers(child for child in recorder.children if not child.has_ended())
     # What is left of a suite nobody touched, and ends with Python, is its own affair.
-    recorder.forget([child for child in recorder.children if child.daemon])
+    daemons = [child for child in recorder.children if child.daemon]
+    recorder.forget(daemons)
     of_libraries = list(filter(at_exit.is_librarys, recorder.children))
     at_exit.leave(of_libraries)
     recorder.forget(of_libraries)
+    alive = [child for child in (*daemons, *of_libraries) if not child.has_ended()]
+    at_exit.leave_descendants(recorder.starts.take(alive))
     recorder.session.ended = True
-    return end(recorder, None)
+    kept: list[Segment] = []
+    with recorder.guard:
+        if recorder.segments:
+            kept = recorder.segments.take_kept()
+            at_exit.leave_segments(recorder.segments, kept)
+    found = [one for one in kept if not at_exit.is_installed(one.place)]
+    return [*end(recorder, None), *findings.memory(found)]
+
+
+def _stop_left(starts: Sequence[Start]) -> list[Descendant]:
+    return descendants.stop(starts, daemons_stay=_is_allowed())
+
+
+def _is_allowed() -> bool:
+    """Tell whether the user's filters, as they are now, ignore the warning of a leak."""
+    return severity.is_ignored(findings.ChildProcessLeakWarning("still alive at the end of "))
 
 
 def _crashed(test: WatchedTest | None, leaked: Iterable[Child]) -> list[Child]:

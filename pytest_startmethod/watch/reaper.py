@@ -26,18 +26,20 @@ SOON = 0.1
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
-def stop(outlive: Callable[[], list[Child]]) -> list[Child]:
+def stop(outlive: Callable[[], list[Child]], before: Callable[[], object] = bool) -> list[Child]:
     """Stop the children whose owner has ended, and return those that didn't end by themselves.
 
     `outlive` returns the children whose owner has ended: a pool may start more of them. One that
     ends within `GRACE` seconds is no leak. The others get a SIGTERM, and a SIGKILL after as long
-    again; when this returns, none of them is alive.
+    again; when this returns, none of them is alive. `before` is called before the first is ended.
     """
     alive = _wait(outlive(), SOON)
     if any(child.maker is not None for child in alive):
         System.collect_garbage()  # a pool, executor or manager in a reference cycle ends with it
     leaked = _wait(alive, GRACE)
     stacks.ask(leaked)
+    if leaked:
+        before()
     stop_makers(leaked)
     # None can disobey the second, but on a busy machine it may take its time.
     for signum, seconds in ((signal.SIGTERM, GRACE), (KILL, PATIENCE)):

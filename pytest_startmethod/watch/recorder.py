@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_startmethod.system import WINDOWS, System
 from pytest_startmethod.watch import broken_starts, makers, threads
 from pytest_startmethod.watch.children import Child
+from pytest_startmethod.watch.descendants import Starts
 from pytest_startmethod.watch.owners import Owner
 from pytest_startmethod.watch.weak_map import WeakMap
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pytest_startmethod.guard import Guard
+    from pytest_startmethod.watch.child_config import ChildConfig
+    from pytest_startmethod.watch.marks import Marks
+    from pytest_startmethod.watch.segments import Segments
     from pytest_startmethod.watch.stall import StallWatch
 
 
@@ -40,9 +44,9 @@ class Recorder:
     """Records processes from `install` to `uninstall`.
 
     `owner` returns who owns what is made now, None where no test runs; `stall` is told of each
-    start, before and after it; `used` is told of each context whose pool, executor or manager
-    serves somebody; `launched` is told of each object that holds a process, and `started` of each
-    child that somebody owns.
+    start, before and after it; `marks` marks what is started, and `child_config` has something for
+    it; `used` is told of each context whose pool, executor or manager serves somebody; `launched`
+    is told of each object that holds a process, and `started` of each child that somebody owns.
     """
 
     def __init__(
@@ -51,18 +55,24 @@ class Recorder:
         guard: Guard,
         *,
         stall: StallWatch | None = None,
+        marks: Marks | None = None,
+        child_config: ChildConfig | None = None,
         used: Callable[[object], None] | None = None,
         launched: Callable[[object], object] = id,
         started: Callable[[Child], object] = id,
     ) -> None:
         self._owner = owner
-        self._guard = guard
+        self.guard = guard
         self._stall = stall
+        self._marks = marks
+        self._child_config = child_config
         self._used = used
         self._launched = launched
         self._started = started
         self.session = Owner("the session", lasts=True)
         self.children: list[Child] = []
+        self.starts = Starts(self.session)
+        self.segments: Segments | None = None
         self._makers: WeakMap[Maker] = WeakMap()
         # Who owns each process and lock, by its id: whatever gets the same id later is noted anew.
         # Nothing is kept alive, and it takes less time than a weak reference.
@@ -160,7 +170,7 @@ class Recorder:
                 try:
                     self._owners[id(made)] = self._owner()
                 except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
-                    self._guard.note(error)
+                    self.guard.note(error)
             original(made, *args, **kwargs)
 
         return __init__
@@ -170,7 +180,7 @@ class Recorder:
         def __init__(maker: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
             __tracebackhide__ = True
             if System.getpid() == self._pid and maker not in self._makers:
-                with self._guard:
+                with self.guard:
                     # No other way to see who calls, on CPython.
                     place = makers.line(sys._getframe(1))  # noqa: SLF001
                     self._makers.set(maker, Maker(self._owner(), place))
@@ -189,7 +199,7 @@ class Recorder:
                     if child is not None and child.exit_code is None and child.popen is popen:
                         child.note(code)
                 except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
-                    self._guard.note(error)
+                    self.guard.note(error)
             return code
 
         return poll
@@ -199,7 +209,7 @@ class Recorder:
         def use(maker: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             __tracebackhide__ = True
             if self._used is not None and System.getpid() == self._pid:
-                with self._guard:
+                with self.guard:
                     self._used(makers.context(maker))
             return original(maker, *args, **kwargs)
 
@@ -214,38 +224,58 @@ class Recorder:
             # As much as can be is done before the start. What is written afterwards the system
             # copies, if the process is a fork; and it is none of the new process's time.
             child = self._expect(process)
-            # Of the standard library's classes; others, and the default's, may fork.
-            forks = getattr(process, "_start_method", None) not in ("spawn", "forkserver")
-            if self._stall is not None:
-                self._stall.before_start(forks=forks)
-            try:
-                if forks and child is not None:
-                    child.forked_beside = threads.other_threads(self._older)
-            except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
-                self._guard.note(error)
+            method = getattr(process, "_start_method", None)
+            mark = self._begin(process, child, method)
             try:
                 original(process, *args, **kwargs)
             except BaseException as error:
-                with self._guard:
-                    self._record(child, process, broken_starts.find_popen(error))
+                with self.guard:
+                    self._record(child, process, broken_starts.find_popen(error), mark)
                 raise
             finally:
-                if self._stall is not None:
-                    self._stall.after_start()
+                self._end(mark, method)
             try:
-                self._record(child, process, self._popen(process))
+                self._record(child, process, self._popen(process), mark)
             except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
-                self._guard.note(error)
+                self.guard.note(error)
             return None
 
         return start
+
+    def _begin(self, process: BaseProcess, child: Child | None, method: str | None) -> int:
+        """Do what comes just before a start; return the mark of what is started, 0 for none."""
+        mark = 0
+        # Of the standard library's classes; others, and the default's, may fork.
+        forks = method not in ("spawn", "forkserver")
+        if self._stall is not None:
+            self._stall.before_start(forks=forks)
+        try:
+            if self._marks is not None:
+                mark = self._marks.begin(forks=method == "fork")
+            if self._child_config is not None:
+                self._child_config.give(process, mark)
+            if forks and child is not None:
+                child.forked_beside = threads.other_threads(self._older)
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self.guard.note(error)
+        return mark
+
+    def _end(self, mark: int, method: str | None) -> None:
+        """Do what comes after a start, also after one that failed."""
+        try:
+            if self._marks is not None:
+                self._marks.end(mark, forks=method == "fork")
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self.guard.note(error)
+        if self._stall is not None:
+            self._stall.after_start()
 
     def _popen(self, process: BaseProcess) -> object:
         """Return what holds a process that was started, whatever its class makes of `_popen`."""
         try:
             return getattr(process, "_popen", None)
         except Exception as error:  # noqa: BLE001 (the user's property)
-            self._guard.note(error)
+            self.guard.note(error)
         held = vars(process).values()
         return next((one for one in held if hasattr(one, "pid") and hasattr(one, "poll")), None)
 
@@ -257,7 +287,7 @@ class Recorder:
             place, maker = makers.origin(sys._getframe(2), self._makers)  # noqa: SLF001
             of_maker = self._makers.get(maker)
         except Exception as error:  # noqa: BLE001 (what was found so far is still recorded)
-            self._guard.note(error)
+            self.guard.note(error)
         by_pool = isinstance(maker, makers.POOLS)
         if by_pool:
             owner = of_maker.owner if of_maker else self.session
@@ -271,23 +301,29 @@ class Recorder:
         try:
             return Child(process, place, maker, owner, by_pool=by_pool, made_at=made_at)
         except Exception as error:  # noqa: BLE001 (the user's properties)
-            self._guard.note(error)
+            self.guard.note(error)
         # What can't be read isn't known; the process is to end with its test all the same.
         return Child(None, place, maker, owner, by_pool=by_pool, made_at=made_at)
 
-    def _record(self, child: Child | None, process: BaseProcess, popen: object) -> None:
+    def _record(self, child: Child | None, process: BaseProcess, popen: object, mark: int) -> None:
         pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
         if popen is None or pid is None:
             return
         if getattr(popen, "method", "") == "forkserver":
-            with self._guard:
+            with self.guard:
                 self._launched(popen)
         if child is None:
             return
         child.has_started(popen, pid)
         if type(popen) not in self._popen_classes:
-            with self._guard:
+            with self.guard:
                 self._watch_popen(type(popen))
         self.children.append(child)
         self._by_popen[id(popen)] = child
+        self.starts.note(mark, child)
+        try:
+            if self._marks is not None:
+                self._marks.confirm(mark, child.pid)
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self.guard.note(error)
         self._started(child)

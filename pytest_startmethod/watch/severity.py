@@ -12,13 +12,19 @@ import pytest
 from pytest_startmethod.watch.findings import (
     ChildProcessCrashWarning,
     ChildProcessLeakWarning,
+    SharedMemoryLeakWarning,
     StartMethodMismatchWarning,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-OWN = (StartMethodMismatchWarning, ChildProcessCrashWarning, ChildProcessLeakWarning)
+OWN = (
+    StartMethodMismatchWarning,
+    ChildProcessCrashWarning,
+    ChildProcessLeakWarning,
+    SharedMemoryLeakWarning,
+)
 
 
 def warn(
@@ -46,6 +52,12 @@ def warn_of_run(warning: Warning) -> None:
         warnings.warn(warning, stacklevel=1)
 
 
+def is_ignored(warning: Warning) -> bool:
+    """Tell whether the user's filters ignore a warning."""
+    decides = _deciding(warning)
+    return decides is not None and decides[0] == "ignore"
+
+
 def _raised(item: pytest.Item, warning: Warning, untouched: bool) -> str:
     try:
         if untouched and not _is_named(warning):
@@ -61,11 +73,21 @@ def _raised(item: pytest.Item, warning: Warning, untouched: bool) -> str:
 
 def _is_named(warning: Warning) -> bool:
     """Tell whether the filter that decides on a warning names its class, text or package."""
-    for _, message, category, module, _ in warnings.filters:
-        text = getattr(message, "pattern", message)  # a string in the filters of Python's own
-        if not isinstance(warning, category):
-            continue
-        if not text or re.match(text, str(warning), re.IGNORECASE):
-            own = any(category is known for known in OWN)
-            return own or bool(text) or "pytest_startmethod" in str(module)
-    return False
+    decides = _deciding(warning)
+    if decides is None:
+        return False
+    _, text, category, module = decides
+    own = any(category is known for known in OWN)
+    return own or bool(text) or "pytest_startmethod" in module
+
+
+def _deciding(warning: Warning) -> tuple[str, str, object, str] | None:
+    """Return the action, text, class and module of the filter that decides on a warning."""
+    for action, message, category, module, _ in warnings.filters:
+        # Strings in the filters of Python's own.
+        text = str(getattr(message, "pattern", message) or "")
+        if isinstance(warning, category) and (
+            not text or re.match(text, str(warning), re.IGNORECASE)
+        ):
+            return action, text, category, str(getattr(module, "pattern", module) or "")
+    return None

@@ -13,15 +13,19 @@ from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
 from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
+from pytest_startmethod.system import LINUX
 from pytest_startmethod.watch import (
     findings,
     owner_ends,
     owners,
     report_sections,
+    segments,
     severity,
     stacks,
     stall,
 )
+from pytest_startmethod.watch.child_config import ChildConfig
+from pytest_startmethod.watch.marks import Marks
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
 
@@ -57,6 +61,7 @@ class Watch:
         self._interrupted: list[str] = []
         """What is to be said of the test that Ctrl-C ended."""
         self._recorder: Recorder | None = None
+        self._segments: segments.Segments | None = None
         self._finder = owners.OwnerFinder(self._owner_of_test)
         self._item: pytest.Item | None = None
         self._nextitem: pytest.Item | None = None
@@ -105,10 +110,16 @@ class Watch:
             plugins=self._plugins,
             on_stall=self._on_stall,
         )
+        child_config = None
+        if LINUX:
+            with self.guard:
+                child_config = ChildConfig()
         self._recorder = Recorder(
             self._finder.find,
             self.guard,
             stall=self._stall,
+            marks=Marks(self._helpers),
+            child_config=child_config,
             used=self._note_use,
             launched=self._launcher.launched,
             started=self._note_start,
@@ -117,6 +128,12 @@ class Watch:
         with self.guard:
             self._listener = stacks.listen_in_forks(self._stall.handler)
         self._recorder.install(self._contexts)
+        if child_config is not None:
+            session = self._recorder.session
+            with self.guard:
+                self._segments = segments.Segments(self._finder.find, session, self.guard)
+                self._segments.install(f"{child_config.folder}/shared_memory")
+                self._recorder.segments = self._segments
 
     def _uninstall(self) -> None:
         with self.guard:
@@ -125,6 +142,8 @@ class Watch:
             if self._stall is not None:
                 self._stall.end()
             self._listener = None
+            if self._segments is not None:
+                self._segments.uninstall()
 
     def end(self) -> None:
         """Watch no longer."""
@@ -137,7 +156,8 @@ class Watch:
         item = self._item
         if item is None or self._test is not None or self._recorder is None:
             return
-        if self._recorder.children or marker.METHOD in item.stash:
+        recorder = self._recorder
+        if recorder.children or recorder.starts or marker.METHOD in item.stash:
             with self.guard:
                 self._begin(item, self._recorder)
 

@@ -247,6 +247,8 @@ def test_what_a_module_fixture_started_lasts_while_forkservers_come_and_go(
 def test_nobody_waits_for_a_forgotten_grandchild(pytester: pytest.Pytester, workers: int) -> None:
     # execnet waits for whoever has a worker's pipes, and a fork's children have them.
     args = ["-n", f"{workers}", "--start-method=spawn,forkserver"] if workers else []
+    # Else it would be ended with its test.
+    args += ["-W", "ignore::pytest_startmethod.ChildProcessLeakWarning"]
     if workers:
         pytest.importorskip("xdist", reason="this run has no pytest-xdist")
     pytester.makepyfile(
@@ -258,8 +260,9 @@ def test_nobody_waits_for_a_forgotten_grandchild(pytester: pytest.Pytester, work
         def forget(connection):
             pid = os.fork()
             if pid == 0:
+                os.setsid()
+                connection.send(os.getpid())
                 signal.pause()
-            connection.send(pid)
     """,
     )
     pytester.makepyfile("""
