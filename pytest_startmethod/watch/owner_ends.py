@@ -36,14 +36,14 @@ def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
             recorder.give(child, recorder.session)
     starts, segments, there = recorder.starts.take_ended(), recorder.segments, list[Segment]()
 
-    def find_segments() -> None:
-        with recorder.guard:
-            there.extend(segments.find(starts) if segments else ())
+    def before_stop(alive: list[Child]) -> None:
+        recorder.locate(alive)
+        with recorder.guard:  # a manager that is to be stopped unlinks what it made
+            there.extend(segments.find(starts) if segments and alive else ())
 
     leaked = []
     if recorder.of_ended_owners():
-        # A manager that is to be ended unlinks what it made.
-        leaked = reaper.stop(recorder.of_ended_owners, find_segments)
+        leaked = reaper.stop(recorder.of_ended_owners, before_stop)
         starts += recorder.starts.take_ended()
     left: list[Descendant] = []
     with recorder.guard:
