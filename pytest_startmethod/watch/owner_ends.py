@@ -19,7 +19,9 @@ def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
     for child in recorder.of_ended_owners():
         if child.owner is not recorder.session and _is_kept(test, child):
             recorder.give(child, recorder.session)
-    leaked = reaper.stop(recorder.of_ended_owners) if recorder.of_ended_owners() else []
+    leaked = (
+        reaper.stop(recorder.of_ended_owners, recorder.locate) if recorder.of_ended_owners() else []
+    )
     ended = recorder.of_ended_owners()
     reaper.settle([child for child in ended if not child.owner.untouched])
     crashed = _crashed(test, leaked)

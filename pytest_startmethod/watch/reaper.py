@@ -9,7 +9,6 @@ from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.system import System
-from pytest_startmethod.watch import stacks
 from pytest_startmethod.watch.broken_starts import PATIENCE
 
 if TYPE_CHECKING:
@@ -26,10 +25,13 @@ SOON = 0.1
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
-def stop(outlive: Callable[[], list[Child]]) -> list[Child]:
+def stop(
+    outlive: Callable[[], list[Child]], locate: Callable[[list[Child]], object] = len
+) -> list[Child]:
     """Stop the children whose owner has ended, and return those that didn't end by themselves.
 
-    `outlive` returns the children whose owner has ended: a pool may start more of them. One that
+    `outlive` returns the children whose owner has ended: a pool may start more of them. `locate` is
+    called with those that are to be stopped, to ask them where they are. One that
     ends within `GRACE` seconds is no leak. The others get a SIGTERM, and a SIGKILL after as long
     again; when this returns, none of them is alive.
     """
@@ -37,7 +39,7 @@ def stop(outlive: Callable[[], list[Child]]) -> list[Child]:
     if any(child.maker is not None for child in alive):
         System.collect_garbage()  # a pool, executor or manager in a reference cycle ends with it
     leaked = _wait(alive, GRACE)
-    stacks.ask(leaked)
+    locate(leaked)
     stop_makers(leaked)
     # None can disobey the second, but on a busy machine it may take its time.
     for signum, seconds in ((signal.SIGTERM, GRACE), (KILL, PATIENCE)):

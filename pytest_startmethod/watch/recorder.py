@@ -12,13 +12,13 @@ from multiprocessing.synchronize import SemLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.system import WINDOWS, System
-from pytest_startmethod.watch import broken_starts, makers, threads
+from pytest_startmethod.watch import broken_starts, makers, stacks, threads
 from pytest_startmethod.watch.children import Child
 from pytest_startmethod.watch.owners import Owner
 from pytest_startmethod.watch.weak_map import WeakMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from pytest_startmethod.guard import Guard
     from pytest_startmethod.watch.stall import StallWatch
@@ -102,6 +102,11 @@ class Recorder:
     def of_ended_owners(self) -> list[Child]:
         """Return the children whose owner has ended."""
         return [child for child in self.children if child.owner.ended]
+
+    def locate(self, children: Collection[Child]) -> None:
+        """Ask children where they are."""
+        with self._guard:
+            stacks.ask(children)
 
     def give(self, child: Child, owner: Owner) -> None:
         """Let another own a child, and the pool, executor or manager that started it."""

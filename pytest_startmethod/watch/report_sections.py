@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.watch import findings, hints, stack_hints, stacks
+from pytest_startmethod.watch import findings, hints, stack_hints
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -56,7 +56,7 @@ def explain(
                 child.ask()
     own = set(map(id, test.children))
     shown = [c for c in relevant if id(c) not in own and not c.has_ended()] + test.children
-    in_stacks = _ask(shown)
+    in_stacks = _ask(recorder, shown)
     told = hints.find("".join(traceback.format_exception(error)), test.stderr)
     hint = told or in_stacks
     text = [*findings.section(shown), *([f"hint: {hint}"] if hint else [])]
@@ -71,15 +71,15 @@ def explain(
     test.run = test.run._replace(hint=hint, made_under=made_under)
 
 
-def living(children: Collection[Child]) -> list[str]:
+def living(recorder: Recorder, children: Collection[Child]) -> list[str]:
     """Return what is known of the children that are alive, if any are."""
     alive = [child for child in children if not child.has_ended()]
-    hint = _ask(alive)
+    hint = _ask(recorder, alive)
     return [*findings.section(alive), *([f"hint: {hint}"] if hint else [])]
 
 
-def _ask(children: Sequence[Child]) -> str:
+def _ask(recorder: Recorder, children: Sequence[Child]) -> str:
     """Ask children where they are, but for those that a stall has asked; return the hint."""
     shown = children[-findings.MANY :]
-    stacks.ask([child for child in shown if not child.threads])
+    recorder.locate([child for child in shown if not child.threads])
     return next(filter(None, map(stack_hints.find, shown)), "")

@@ -249,8 +249,8 @@ class Watch:
     def pytest_keyboard_interrupt(self) -> None:
         """Ask the children of the test that is interrupted where they are."""
         with self.guard:
-            if self._test is not None:
-                self._interrupted = report_sections.living(self._relevant())
+            if self._test is not None and self._recorder is not None:
+                self._interrupted = report_sections.living(self._recorder, self._relevant())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say where the children of an interrupted test were: it has no report of its own."""

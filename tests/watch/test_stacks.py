@@ -530,6 +530,36 @@ def test_no_descriptor_is_held_while_children_are_asked(
     run_watched().assert_outcomes(failed=len(METHODS))
 
 
+def test_an_error_of_asking_is_one_warning_and_the_child_is_ended_all_the_same(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makeconftest("""
+        from pytest_startmethod.watch import stacks
+
+        def broken(*_):
+            raise ZeroDivisionError
+
+        stacks._ask = broken
+    """)
+    pytester.makepyfile(
+        helper=HELPER,
+        test_it="""
+            import helper
+
+            def test_fails(mp_context):
+                helper.start(mp_context, helper.sleeps)
+                raise AssertionError("the only failure")
+
+            def test_passes(mp_context):
+                helper.start(mp_context, helper.sleeps)
+        """,
+    )
+    allow = ("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
+    result = run_watched(*allow)
+    result.assert_outcomes(passed=len(METHODS), failed=len(METHODS), warnings=1)
+    assert shown(result, "sleeps") == [[]] * len(METHODS)
+
+
 @pytest.mark.parametrize("name", ["", " [pytest]"])
 def test_a_dump_is_read_as_each_python_writes_it(name: str) -> None:
     threading, process = (
