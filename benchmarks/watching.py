@@ -30,9 +30,47 @@ def test_{}(start_method):
 """
 
 
+MANY_WITH_PLUGIN = """
+@pytest.mark.parametrize("test", range({}))
+def test_many(mp_context, test):
+    for _ in range({}):
+        process = mp_context.Process(target=int)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+"""
+
+MANY_BY_HAND = """
+@pytest.mark.parametrize("test", range({}))
+@pytest.mark.parametrize("start_method", ["fork"])
+def test_many(start_method, test):
+    context = multiprocessing.get_context(start_method)
+    for _ in range({}):
+        process = context.Process(target=int)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+"""
+
+
 def benchmark(folder: Path) -> Iterator[Comparison]:
-    """Compare tests that start a process each, and tests that start none."""
+    """Compare tests that start a process each, or many, and tests that start none."""
     header = "import multiprocessing\nimport pytest\n"
+    fork = [*PYTEST, "--start-method=fork"]
+    many = str(write_suite(folder, "many", header + MANY_WITH_PLUGIN.format(1, 300)))
+    many_by_hand = str(write_suite(folder, "many_by_hand", header + MANY_BY_HAND.format(1, 300)))
+    yield Comparison(
+        "300 fork children in one test",
+        [*fork, many],
+        [*PYTEST, "-p", "no:startmethod", many_by_hand],
+        AtMostTimes(1.05),
+    )
+    yield Comparison(
+        "3,000 fork children in one test, and in ten",
+        [*fork, str(write_suite(folder, "in_one", header + MANY_WITH_PLUGIN.format(1, 3000)))],
+        [*fork, str(write_suite(folder, "in_ten", header + MANY_WITH_PLUGIN.format(10, 300)))],
+        AtMostTimes(1.1),
+    )
     ours = header + "".join(map(WITH_PLUGIN.format, range(CHILDREN)))
     by_hand = header + "".join(map(BY_HAND.format, range(CHILDREN)))
     yield Comparison(

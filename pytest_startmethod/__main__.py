@@ -1,4 +1,4 @@
-"""What ``python -m pytest_startmethod`` runs."""
+"""Runs the command line of ``python -m pytest_startmethod``."""
 
 import sys
 

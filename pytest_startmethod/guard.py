@@ -12,37 +12,41 @@ if TYPE_CHECKING:
 
 
 class Guard:
-    """A context in which the plugin looks at a test: an error there is noted, and goes no further.
+    """A context manager that catches the plugin's own errors while a test runs.
 
-    The first one of a run becomes its one warning.
+    The first error of a run becomes its one warning.
     """
 
     def __init__(self) -> None:
         self.error = ""
-        """The traceback of the first error, as text, which keeps nothing alive."""
+        """The traceback of the first error: text, so it keeps no object alive."""
 
     def __enter__(self) -> None:
-        """Nothing is to be done."""
+        """Enter the context."""
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        _kind: type[BaseException] | None,
         error: BaseException | None,
-        frames: TracebackType | None,
+        _frames: TracebackType | None,
     ) -> bool:
-        """Note an error. Ctrl-C and the outcomes of pytest are none."""
+        """Catch and record an error, but not Ctrl-C or an outcome of pytest."""
         if not isinstance(error, Exception) or isinstance(error, pytest.exit.Exception):
             return False
-        if not self.error:
-            self.error = "".join(traceback.format_exception(kind, error, frames))
+        self.note(error)
         return True
 
+    def note(self, error: Exception) -> None:
+        """Record an error that was caught at its place: that is faster than a context."""
+        if not self.error:
+            self.error = "".join(traceback.format_exception(error))
+
     def warning(self) -> pytest.PytestWarning | None:
-        """Return what is to be said at the end of the run, if anything went wrong."""
+        """Return the warning for the end of the run, if there was an error."""
         if not self.error:
             return None
         return pytest.PytestWarning(
-            "pytest-startmethod couldn't watch all processes of this run, by an error of its own; "
-            "no outcome of a test comes of it. Please report it to pytest-startmethod, with the "
-            f"versions of Python and pytest:\n{self.error}"
+            "pytest-startmethod couldn't watch all processes of this run, because of an error of "
+            "its own; it changed the outcome of no test. Please report it to pytest-startmethod, "
+            f"with the versions of Python and pytest:\n{self.error}"
         )

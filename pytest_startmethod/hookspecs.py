@@ -1,4 +1,4 @@
-"""What may other plugins and conftests implement?"""
+"""The hooks that other plugins and conftests may implement."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_startmethod_contexts(config: pytest.Config) -> Mapping[str, Any]:  # type: ignore[empty-body]
-    """Return more contexts by name, or others under the names of the standard library's.
+    """Return contexts by name: additional ones, or replacements for the standard library's.
 
     Each context is offered to tests as a start method of that name: a module or an object with a
     callable ``Process``, such as ``multiprocess.get_context("spawn")``. It never becomes the
-    process-wide default. Called once, in ``pytest_configure``, of plugins and initial conftests;
-    two that offer one name are a usage error.
+    process-wide default. Called once, in ``pytest_configure``, in plugins and initial conftests. It
+    is a usage error if two of them offer the same name.
     """
 
 
@@ -25,7 +25,7 @@ def pytest_startmethod_contexts(config: pytest.Config) -> Mapping[str, Any]:  # 
 def pytest_startmethod_unavailable(config: pytest.Config, start_method: str) -> str | None:
     """Return a reason not to use a start method here, or None.
 
-    The method stays selected, and its runs are skipped with the reason. Called once for each
-    selected method, in ``pytest_configure``, of plugins and initial conftests; the first reason
-    counts.
+    The start method stays selected; its runs are skipped with the reason. Called once for each
+    selected start method, in ``pytest_configure``, in plugins and initial conftests, until one
+    returns a reason.
     """

@@ -1,4 +1,4 @@
-"""How was pytest started? Copied before a conftest or test can change it."""
+"""Keeps how pytest was started: copies made before a conftest or test can change the originals."""
 
 from __future__ import annotations
 

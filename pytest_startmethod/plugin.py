@@ -1,6 +1,8 @@
-"""What do people type, and what does pytest call? The hooks stand in the order of their calls."""
+"""Defines the options and the hooks, in the order in which pytest calls them."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,12 +11,16 @@ from pytest_startmethod import (
     invocation,  # noqa: F401 (which copies how pytest was started, before a conftest changes that)
 )
 
-# What only a run of tests needs is imported where it is used: "pytest --version" is to be as fast
-# as without the plugin.
+if TYPE_CHECKING:
+    import warnings
+    from collections.abc import Generator, Sequence
+
+# The hooks import what only a run of tests needs: "pytest --version" stays as fast as without the
+# plugin.
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Tell pytest of the hooks that others may implement."""
+    """Add the hooks that other plugins and conftests may implement."""
     pluginmanager.add_hookspecs(hookspecs)
 
 
@@ -27,20 +33,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="METHOD[,METHOD...]",
         help="Run tests under these multiprocessing start methods: fork, spawn, forkserver, a name "
         "from a plugin, 'all' (what this platform supports) or 'default' (the platform's default). "
-        "May be given several times. The first is the process-wide default of tests that use none "
-        "of the fixtures mp_context, start_method and default_start_method.",
+        "May be repeated. Tests that use none of the fixtures mp_context, start_method and "
+        "default_start_method run with the first one as the process-wide default.",
     )
     group.addoption(
         "--start-method-report",
         metavar="PATH",
-        help="Write how each test ended under each start method to a file: as Markdown where its "
-        "name ends in .md, else as JSON.",
+        help="Write how each test ended under each start method to a file: Markdown if its name "
+        "ends in .md, else JSON.",
     )
     parser.addini(
         "start_methods",
         type="linelist",
-        default=(),  # what getini() returns where it is unset; where it is set and empty: []
-        help="What --start-method selects where the command line doesn't give it.",
+        default=(),  # getini() returns this if the ini-option is unset, and [] if it is empty
+        help="Start methods to select if the command line has no --start-method.",
     )
     parser.addini(
         "start_method_scope",
@@ -52,35 +58,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(
         "start_method_preload",
         type="args",
-        help="Modules that the forkserver imports before it forks, besides pytest: what takes long "
-        "to import, and is the same for all tests.",
+        help="Modules, besides pytest, that the forkserver imports before it forks: those that are "
+        "slow to import.",
     )
     parser.addini(
         "start_method_stall_timeout",
         default="10",
-        help="Seconds that a test may wait for child processes that are dead, before it fails; 0 "
-        "turns that off.",
+        help="Seconds that a test may be blocked in a wait that nothing can end any more, before "
+        "it fails (default: 10); 0 turns that off.",
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Set the process-wide default before a conftest can look at it."""
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: Sequence[str]
+) -> Generator[None, object, object]:
+    """Set the process-wide default before conftests are imported, and check options after it."""
     if early_config.known_args_namespace.start_method or early_config.getini("start_methods"):
         from pytest_startmethod import settings
 
         settings.set_default_early(early_config)
+    result = yield  # conftests may add options
+    if any(str(arg).startswith("--start") for arg in args):
+        from pytest_startmethod import spelling
+
+        spelling.check_options(parser, args)
+    return result
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Find out what there is and what is selected: a user's mistake ends the run here."""
+    """Read the settings and register the other hooks; a mistake of the user's ends the run here."""
     from pytest_startmethod import registration, settings
     from pytest_startmethod.selection import collection, fixtures, marker
 
     config.addinivalue_line("markers", marker.MARKER_HELP)
     known = config.stash[settings.SETTINGS] = settings.read(config)
     config.pluginmanager.register(fixtures.plugin(known), "startmethod-fixtures")
-    hooks = collection.Collection(known.selection)
+    hooks = collection.Collection(known.selection, _prepare_runs)
     registration.register(config, hooks, "startmethod-collection")
     if len(known.selection.process_defaults) > 1:
         from pytest_startmethod.runs import sessions
@@ -92,4 +106,37 @@ def pytest_configure(config: pytest.Config) -> None:
     ):
         from pytest_startmethod.report import collector
 
-        collector.register(config)  # here, as pytest-xdist has the tests in other processes
+        collector.register(config)  # now: pytest-xdist collects the tests in other processes
+
+
+@pytest.hookimpl(tryfirst=True)  # and so shown below the lines of other plugins
+def pytest_report_header(config: pytest.Config) -> str:
+    """Show which start methods tests run under."""
+    from pytest_startmethod import settings
+    from pytest_startmethod.report import summary
+
+    return summary.header(config.stash[settings.SETTINGS].selection)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Suggest the marker for a misspelled one."""
+    if warning_message.category is pytest.PytestUnknownMarkWarning:
+        from pytest_startmethod import spelling
+
+        spelling.suggest_in_warning(warning_message)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Suggest the marker for a misspelled one, where that is an error."""
+    if report.failed:
+        from pytest_startmethod import spelling
+
+        spelling.suggest_in_error(report)
+
+
+def _prepare_runs(config: pytest.Config, tests: list[pytest.Item]) -> None:
+    from pytest_startmethod.runs import base_run
+
+    base_run.prepare(config, tests)

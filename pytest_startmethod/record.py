@@ -1,4 +1,4 @@
-"""The record of one run of a test under a start method, and its node id."""
+"""The record of a test's run under a start method, and node ids of runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
 ASKS = "asks for its start method"
-"""Among the keywords of tests, and so of their reports, whose id ends with their start method."""
+"""A keyword of tests, and so of their reports, that ask for their start method."""
 
 
 class Run(NamedTuple):
-    """What a report tells of the run that it belongs to; it travels as a tuple of plain values."""
+    """What a report says about its run; sent between processes as a tuple of plain values."""
 
     start_method: str
     test: str
@@ -22,37 +22,37 @@ class Run(NamedTuple):
     nodeid: str
     """The node id that the run is shown by."""
     asked: bool = True
-    """Whether the test asked for its start method; others count where they are concerned."""
+    """Whether the test asked for its start method. Other tests count if they are concerned."""
     concerned: bool = False
-    """Whether a test that asked for none depends on the process-wide default."""
+    """Whether a test that asked for no start method depends on the process-wide default."""
     path: str = ""
     """The file of a concerned test."""
     processes: int = 0
     other_processes: int = 0
     """How many processes the test started by another start method than the default."""
     proven: bool = False
-    """Whether a process ran that was started by this method."""
+    """Whether the test used a process that was started by this start method."""
     used: bool = False
-    """Whether a process of a wider fixture served the test."""
+    """Whether the test used a process of a wider fixture."""
     hint: str = ""
     made_under: str = ""
-    """The start method at the time when the object was made that the run failed by."""
+    """The start method under which the lock was made that the run failed by, if an earlier one."""
 
     @classmethod
     def told_by(cls, report: pytest.TestReport) -> Run | None:
-        """Return the run that a report tells of in full, if it does."""
+        """Return the run that was attached to a report by `tell`, if any."""
         told = vars(report).get("start_method")
         return None if told is None else cls(*told)
 
     def tell(self, report: pytest.TestReport) -> None:
-        """Let a report tell of the run, by what gets to the controller of pytest-xdist."""
-        vars(report)["start_method"] = tuple(self)  # its own type may not
+        """Attach the run to a report, in a form that pytest-xdist sends to its controller."""
+        vars(report)["start_method"] = tuple(self)  # xdist can't send this class
 
     @classmethod
     def of(cls, report: pytest.TestReport) -> Run | None:
-        """Return the run of a test that asks for its start method, by its id and properties alone.
+        """Return the run of a report without an attached one, if its test asks for a start method.
 
-        So tell the reports of tests that started no process.
+        The reports of tests that started no process are such: id and properties say enough.
         """
         if ASKS not in report.keywords:
             return None
@@ -85,7 +85,7 @@ def without_group(nodeid: str) -> str:
 def _without_group(nodeid: str) -> tuple[str, str]:
     """Split off the group that ``--dist=loadgroup`` of pytest-xdist ends a node id with."""
     test, at, group = nodeid.rpartition("@")
-    # Not one in a parameter or a folder's name.
+    # An "@" in a parameter or a folder's name begins no group.
     return (test, at + group) if at and not set(group) & set("]/:") else (nodeid, "")
 
 
@@ -96,17 +96,17 @@ class NotRun(NamedTuple):
     reason: str
     tests: tuple[str, ...]
     command: str = ""
-    """What runs them by hand."""
+    """The command that runs them by hand."""
 
 
 class Notes:
-    """What the sessions of further start methods found that no report of a test says."""
+    """What the sessions found out that no report of a test says."""
 
     def __init__(self) -> None:
         self.not_run: list[NotRun] = []
         self.control: dict[str, str] = {}
-        """How tests ended under the first start method, without the tests that aren't concerned."""
+        """How tests ended in the control session."""
         self.failed: list[tuple[Run, str]] = []
-        """The runs that a collection error stands for, each with its last line."""
+        """The runs that a collection error replaces, each with the last line of the error."""
         self.other_failures: dict[str, str] = {}
-        """The last line of each test that failed and isn't concerned, by its node id."""
+        """The last line of each test that failed and isn't concerned, by node id."""

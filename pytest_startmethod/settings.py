@@ -1,4 +1,4 @@
-"""What did the user ask for?"""
+"""Reads and checks the options, the ini-options and the answers of the hooks."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 SCOPES = ("function", "class", "module", "session")
 
-# What a plugin's hook may raise: pytest's own outcomes are no Exceptions.
-OF_A_HOOK = (Exception, pytest.skip.Exception, pytest.fail.Exception)
+# Outcomes of pytest aren't subclasses of Exception.
+HOOK_ERRORS = (Exception, pytest.skip.Exception, pytest.fail.Exception)
 
 
 class Test:
-    """What the plugin's fixtures know of the test that runs."""
+    """What the plugin's fixtures know of the running test."""
 
     parameter: str | None = None
-    """What `start_method` is parametrized with."""
+    """The value of the fixture `start_method`."""
 
 
 class Settings(NamedTuple):
-    """What a pytest run knows from ``pytest_configure`` on."""
+    """The settings of a pytest run, complete after ``pytest_configure``."""
 
     contexts: Mapping[str, Any]
     """By start method."""
@@ -36,7 +36,7 @@ class Settings(NamedTuple):
     test: Test
 
 
-# Not StashKey[...](): typing would keep the classes in a cache; see `registering.register`.
+# Not StashKey[...](): typing would keep the classes in a cache; see `registration.register`.
 PLATFORM: pytest.StashKey[contexts.Platform] = pytest.StashKey()
 SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 
@@ -47,12 +47,12 @@ def scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ANN401, ARG
 
 
 def set_default_early(config: pytest.Config) -> None:
-    """Set the process-wide default that the user selects, before a conftest can look at it."""
+    """Set the process-wide default that the user selects, before conftests are imported."""
     _, values = _written(config, config.known_args_namespace)
     if values is not None:
         platform = config.stash.setdefault(PLATFORM, contexts.platform())
         methods = _methods(platform, {})
-        # None of them: `read` says so.
+        # If no name is usable, `read` raises the error.
         for name in table.expand_known(values, methods):
             if name in methods.standard:
                 _set_default_of_the_run(config, name)
@@ -62,9 +62,9 @@ def set_default_early(config: pytest.Config) -> None:
 def read(config: pytest.Config) -> Settings:
     """Read and check all options and hooks, and set the process-wide default.
 
-    Raises `pytest.UsageError` for whatever can't be used.
+    Raises `pytest.UsageError` for a value that can't be used.
     """
-    # Not there yet in an xdist worker that gets the plugin by -p alone: it loads it only now.
+    # A worker of pytest-xdist that gets the plugin only by -p loads it after the conftests.
     platform = config.stash.setdefault(PLATFORM, contexts.platform())
     try:
         offers = _ask_plugins(config, "pytest_startmethod_contexts")
@@ -125,7 +125,7 @@ def _methods(platform: contexts.Platform, by_name: Iterable[str]) -> table.Metho
 
 
 def _written(config: pytest.Config, options: Namespace) -> tuple[str, Sequence[str] | None]:
-    """Return where the user selects start methods, and the values; None where nobody does."""
+    """Return where the user selects start methods, and the values; None if nothing is selected."""
     if options.start_method is not None:
         return "--start-method", options.start_method
     ini = config.getini("start_methods")
@@ -156,14 +156,14 @@ def _select(config: pytest.Config, methods: table.Methods) -> table.Selection:
 
 
 def _ask_plugins(config: pytest.Config, hook: str, **kwargs: object) -> Iterator[contexts.Offer]:
-    """Call a hook of one plugin after another, so that a message can name the plugin."""
+    """Call a hook in one plugin after another, so that an error can name the plugin."""
     implementations = getattr(config.hook, hook).get_hookimpls()
-    for asked in reversed(implementations):  # the order of a call of all
+    for asked in reversed(implementations):  # as pluggy does
         others = [other.plugin for other in implementations if other is not asked]
         call = config.pluginmanager.subset_hook_caller(hook, others)
         try:
             answers = call(config=config, **kwargs)
-        except OF_A_HOOK as error:
+        except HOOK_ERRORS as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())  # on one line
             raise pytest.UsageError(f"{hook} of {asked.plugin_name} raised {what}") from None
         for answer in answers:

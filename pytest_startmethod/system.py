@@ -1,12 +1,13 @@
-"""The one door to the system for code that runs while a test runs.
+"""Keeps the real functions of the system for code that runs while a test runs.
 
-Tests replace what modules hold: ``time.monotonic``, ``os.environ``, ``signal.signal``. freezegun
-and pyfakefs look through every loaded module for such functions and put theirs in. Neither looks at
-the attributes of classes, so the real functions stand in one here, taken before the first conftest.
+Tests replace attributes of modules: ``time.monotonic``, ``os.environ``, ``signal.signal``.
+freezegun and pyfakefs search every loaded module for such functions and replace them. Neither looks
+at attributes of classes, so a class here has the real functions, taken before the first conftest.
 """
 
 from __future__ import annotations
 
+import _thread
 import faulthandler
 import gc
 import multiprocessing
@@ -26,7 +27,7 @@ LINUX = sys.platform.startswith("linux")
 WINDOWS = sys.platform == "win32"
 
 
-def _real(module: object, name: str) -> Any:  # noqa: ANN401 (as whatever it is)
+def _real(module: object, name: str) -> Any:  # noqa: ANN401 (of any type)
     """Return a function of a module; None on a platform without it."""
     function = getattr(module, name, None)
     return None if function is None else staticmethod(function)
@@ -83,7 +84,7 @@ class System:
     SPAWN_CLOSE = getattr(os, "POSIX_SPAWN_CLOSE", 0)
     SPAWN_DUP = getattr(os, "POSIX_SPAWN_DUP2", 0)
     NO_HANG = getattr(os, "WNOHANG", 0)
-    # Ask whether a child has ended, and leave its exit status to whoever waits for it.
+    # Ask whether a child has ended, but leave its exit status to the code that waits for it.
     LOOK = getattr(os, "WEXITED", 0) | NO_HANG | getattr(os, "WNOWAIT", 0)
     PID = getattr(os, "P_PID", 0)
     ALL = getattr(os, "P_ALL", 0)
@@ -94,11 +95,14 @@ class System:
     get_ident = staticmethod(threading.get_ident)
     main_thread = staticmethod(threading.main_thread)
     threads = staticmethod(threading.enumerate)
+    # Private, since Python 3.0, and faster than to list them: how many there are, but for the main
+    # thread. Where it goes missing they are listed.
+    count_threads = _real(_thread, "_count")
 
     executable = sys.executable
     collect_garbage = staticmethod(gc.collect)
 
-    # Bound to the default context, whatever `multiprocessing` holds by these names.
+    # Bound to the default context, even if tests replace these names in `multiprocessing`.
     get_start_method = staticmethod(multiprocessing.get_start_method)
     set_start_method = staticmethod(multiprocessing.set_start_method)
     current_process = staticmethod(multiprocessing.current_process)
@@ -107,25 +111,25 @@ class System:
 
     @classmethod
     def environment(cls) -> Mapping[Any, Any]:
-        """Return the environment that children get: that of the process, whatever `os` holds.
+        """Return the environment that children get, even if tests replace `os.environ`.
 
-        What `os.environ` keeps is private, the same from Python 3.2 to 3.15, and there without
-        decoding all of it; where it goes missing, that is done.
+        The undecoded items of `os.environ` are private, the same from Python 3.2 to 3.15; if they
+        go missing, all items are decoded.
         """
         held: Mapping[Any, Any] = vars(cls._environ).get("_data", cls._environ)
         return held
 
     @classmethod
     def environment_items(cls) -> frozenset[tuple[Any, Any]]:
-        """Return the environment less what pytest itself changes with each test."""
+        """Return the environment without the variable that pytest changes with each test."""
         of_pytest = ("PYTEST_CURRENT_TEST", b"PYTEST_CURRENT_TEST")
         return frozenset(item for item in cls.environment().items() if item[0] not in of_pytest)
 
     @classmethod
     def waitid_alive(cls, pid: int) -> bool:
-        """Tell whether a pid is a child of this process that hasn't ended.
+        """Return whether a pid is a child of this process that hasn't ended.
 
-        Where that can't be asked for, every pid counts as one.
+        On platforms that don't tell, every pid counts as one.
         """
         try:
             return cls.waitid is None or cls.waitid(cls.PID, pid, cls.LOOK) is None
@@ -134,7 +138,7 @@ class System:
 
     @classmethod
     def has_zombie(cls) -> bool:
-        """Tell whether a child of this process has ended and nobody has waited for it."""
+        """Return whether a child of this process has ended and nobody has waited for it."""
         try:
             return cls.waitid(cls.ALL, 0, cls.LOOK) is not None
         except ChildProcessError:
@@ -142,7 +146,7 @@ class System:
 
     @classmethod
     def is_grandchild(cls, pid: int) -> bool:
-        """Tell whether a pid is that of a living child of a child of this process, on Linux."""
+        """Return whether a pid is a living grandchild of this process, on Linux."""
         found = pid
         for _ in range(2):
             try:
@@ -157,28 +161,25 @@ class System:
 
     @classmethod
     def lookout_environment(cls) -> dict[str, str]:
-        """Return what the lookout needs of the environment, and nothing else of it."""
+        """Return the environment variables that the lookout needs, and no others."""
         kept = ("LD_LIBRARY_PATH", "PYTHONHOME")
         known = {name: cls._environ[name] for name in kept if name in cls._environ}
         return {"PATH": "/usr/local/bin:/usr/bin:/bin", **known}
 
     @classmethod
     def pidfd(cls, pid: int) -> int | None:
-        """Return a descriptor that stands for the process that has a pid now, where there are such.
-
-        Linux 5.3 and later have them.
-        """
+        """Return a descriptor of the process that has a pid now; None before Linux 5.3."""
         try:
             return None if cls.pidfd_open is None else int(cls.pidfd_open(pid))
         except OSError:
             return None
 
     exit_code_of_handle: Callable[[int], int | None]
-    """Of Windows: the exit code of a process by its handle; None while it runs."""
+    """On Windows: return the exit code of a process by its handle; None while it runs."""
 
     @classmethod
     def read_file(cls, path: str) -> bytes:
-        """Return what a file holds, at most 64 KiB of it: those of ``/proc`` come in one piece.
+        """Return the content of a file, at most 64 KiB: files of ``/proc`` come in one piece.
 
         Raises `OSError`.
         """
@@ -190,7 +191,7 @@ class System:
 
     @classmethod
     def read_all(cls, path: str) -> bytes:
-        """Return all that a file holds. Raises `OSError`."""
+        """Return the whole content of a file. Raises `OSError`."""
         descriptor, parts = cls.open(path, cls.READ_ONLY), []
         try:
             while part := cls.read(descriptor, 1 << 16):
@@ -201,9 +202,9 @@ class System:
 
     @classmethod
     def ready(cls, descriptors: Iterable[int], seconds: float = 0.0) -> dict[int, bool]:
-        """Return the descriptors that can be read or have ended, after some seconds at most.
+        """Wait at most some seconds, and return the descriptors that can be read or have ended.
 
-        Each with whether it is still open: somebody may have closed it.
+        For each, return also whether it is still open: a test may have closed it.
         """
         poll = cls.poll()
         for descriptor in descriptors:
@@ -215,10 +216,10 @@ if sys.platform == "win32":
     import _winapi
 
     WAIT, GET_EXIT_CODE = _winapi.WaitForSingleObject, _winapi.GetExitCodeProcess
-    TERMINATED = 0x10000  # what Process.terminate() makes the exit code there
+    TERMINATED = 0x10000  # the exit code after Process.terminate()
 
     def exit_code_of_handle(handle: int) -> int | None:
-        """Ask without waiting."""
+        """Return the exit code without waiting; None while the process runs."""
         if WAIT(handle, 0) != _winapi.WAIT_OBJECT_0:
             return None
         code = int(GET_EXIT_CODE(handle))

@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures and hooks that several tests share."""
 
 from __future__ import annotations
 

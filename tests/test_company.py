@@ -1,4 +1,4 @@
-"""Beside other plugins and signals each keeps its function, and nothing hangs or is left."""
+"""Other plugins and signals keep their function, nothing hangs, and no process is left."""
 
 from __future__ import annotations
 

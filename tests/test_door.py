@@ -1,4 +1,4 @@
-"""What runs while a test runs reaches the system by the one door that no mock can replace."""
+"""Code that runs while a test runs calls the system by functions that no mock can replace."""
 
 from __future__ import annotations
 

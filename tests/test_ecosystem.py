@@ -1,4 +1,4 @@
-"""Other libraries' contexts are runs like the standard ones, and their pools take the plugin's."""
+"""Other libraries' contexts work like the standard ones, and their pools take the plugin's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the plugin is loaded and turned off, and what pytest then says about it."""
+"""Loading the plugin and turning it off; its help."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_help_explains_the_option_and_the_ini_options_in_sentences(
     text = words(pytester.runpytest_subprocess("--help"))
     option = text.partition("--start-method=METHOD[,METHOD...] ")[2]
     assert option.startswith("Run tests under these multiprocessing start methods: fork, spawn, ")
-    assert "start_methods (linelist): What --start-method selects where the command line" in text
+    assert "start_methods (linelist): Start methods to select if the command line has no" in text
     assert (
         "start_method_scope (string): Scope of the fixtures mp_context, start_method and "
         "default_start_method: function (the default), class, module or session."
@@ -83,8 +83,8 @@ def test_help_explains_the_option_and_the_ini_options_in_sentences(
 def test_markers_and_fixtures_are_explained_in_sentences(pytester: pytest.Pytester) -> None:
     text = words(pytester.runpytest_subprocess("--markers"))
     assert (
-        "@pytest.mark.start_methods(*names, reason=''): run the test under these multiprocessing "
-        "start methods only; no names: under all."
+        "@pytest.mark.start_methods(*names, reason=''): run the test only under these "
+        "multiprocessing start methods (no names: all)."
     ) in text
     result = pytester.runpytest_subprocess("--fixtures")
     fixtures = result.stdout.str().partition("fixtures defined from pytest_startmethod")[2]

@@ -66,7 +66,7 @@ def test_the_option_takes_names_and_lists_and_words_once_or_repeatedly(
         ("pyproject.toml", "[tool.pytest.ini_options]\nstart_methods = 'spawn'", "spawn"),
     ],
 )
-def test_the_ini_means_the_same_and_the_option_goes_before_it(
+def test_the_ini_option_means_the_same_and_the_option_overrides_it(
     pytester: pytest.Pytester, methods: Callable[..., str], file: str, text: str, expected: str
 ) -> None:
     (pytester.path / file).write_text(text)

@@ -1,4 +1,4 @@
-"""Platforms that support other start methods than this one, played by a plugin."""
+"""Platforms that support other start methods, imitated by a plugin."""
 
 from __future__ import annotations
 

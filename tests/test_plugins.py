@@ -1,4 +1,4 @@
-"""Each other plugin beside ours in one suite that uses both: right counts, no warning of ours."""
+"""Suites that use another plugin too have the right counts, and none of this plugin's warnings."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def test_anyio_awaits_children_under_each_start_method(
         assert f"test_context[asyncio-{method}] PASSED" in result.stdout.str()
 
 
-def test_randomly_shuffles_and_each_run_is_told_once(
+def test_randomly_shuffles_and_each_run_is_reported_once(
     pytester: pytest.Pytester, run_with: Callable[..., pytest.RunResult]
 ) -> None:
     pytest.importorskip("pytest_randomly", reason="it is about pytest-randomly")

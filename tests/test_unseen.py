@@ -360,7 +360,9 @@ def test_a_fixture_that_counts_descriptors_counts_those_of_the_test_alone(
     compare(passed=6 * len(METHODS))
 
 
-def test_what_ends_by_being_collected_ends_so(suite: Callable[..., None], compare: Compare) -> None:
+def test_objects_that_end_when_they_are_collected_still_do(
+    suite: Callable[..., None], compare: Compare
+) -> None:
     suite(
         """
     def gone(ref):
@@ -666,7 +668,7 @@ def relay(jobs):
 
 
 @needs_proc
-def test_who_could_still_answer_is_asked_of_the_kernel(
+def test_the_kernel_says_who_can_still_end_a_wait(
     suite: Callable[..., None], run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     suite(
@@ -708,7 +710,7 @@ def test_who_could_still_answer_is_asked_of_the_kernel(
 
 
 @needs_proc
-def test_what_comes_from_outside_is_awaited(
+def test_a_wait_for_something_outside_goes_on(
     suite: Callable[..., None], run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     suite(
@@ -950,17 +952,17 @@ BROKEN = {
         if "method" in vars(module.Popen):
             del module.Popen.method
     """,
-    "the record": """
-    recorder.Recorder._note_made = broken
+    "what learns exit codes": """
+    recorder.Recorder._watch_popen = broken
     """,
     "the line that starts": """
-    recorder.Recorder._origin = broken
+    makers.origin = broken
     """,
     "the owner of a fixture": """
     owners.OwnerFinder.of_fixtures = broken
     """,
     "what is told": """
-    watcher.Watch._count = broken
+    report_sections.count = broken
     """,
     "the lookout": """
     lookout.lookout = broken
@@ -976,7 +978,7 @@ BROKEN = {
     launcher.is_script_of = broken
     """,
     "the threads beside": """
-    recorder._other_threads = broken
+    threads.are_others = broken
     """,
     "the end of a process": """
     children.Child.note = broken
@@ -1042,8 +1044,8 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
         imports="import inspect\nimport multiprocessing\nimport types\n"
         "from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix\n"
         "from pytest_startmethod.launch import forkservers, launcher\n"
-        "from pytest_startmethod.watch import children, lookout, owners\n"
-        "from pytest_startmethod.watch import recorder, watcher, weak_map",
+        "from pytest_startmethod.watch import children, lookout, makers, owners, recorder\n"
+        "from pytest_startmethod.watch import report_sections, threads, weak_map",
     )
     result = run_watched(*LEAK_ALLOWED)
     told = int(what not in HARMLESS)

@@ -1,4 +1,4 @@
-"""The workflow tests what the project says that it supports."""
+"""The workflow tests all that the project claims to support."""
 
 from __future__ import annotations
 

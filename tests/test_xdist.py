@@ -1,4 +1,4 @@
-"""The same under pytest-xdist, whose workers are processes of their own."""
+"""Fixtures, marker and option work in the workers of pytest-xdist."""
 
 from __future__ import annotations
 

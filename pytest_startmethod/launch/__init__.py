@@ -1,1 +1,1 @@
-"""How do child processes start fast and clean?"""
+"""Makes child processes start fast, each with the environment and output of its test."""

@@ -1,7 +1,7 @@
-"""Keeps a forkserver for each environment and output that children are to start with.
+"""Keeps a forkserver for each environment and output that children need.
 
-A forkserver keeps ``os.environ`` and the descriptors 1 and 2 of its own start. The one that serves
-is always the one that `multiprocessing.forkserver` itself holds: whoever stops that, stops it.
+A forkserver keeps ``os.environ`` and the descriptors 1 and 2 of its own start. The one in use is
+always the one in `multiprocessing.forkserver` itself: code that stops that one stops it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from pytest_startmethod.guard import Guard
 
-# What the module holds of its forkserver: the object, private, and four of its methods, the same
-# from Python 3.4 to 3.15. Where one goes missing children start as without the plugin.
+# The module has its forkserver, private, and these four of its methods, the same from Python 3.4 to
+# 3.15. If one goes missing, children start as without the plugin.
 METHODS = (
     "ensure_running",
     "get_inherited_fds",
@@ -30,13 +30,13 @@ METHODS = (
 )
 
 DEFAULT = ("__main__",)
-"""What a forkserver preloads where nobody chose."""
+"""The modules that a forkserver preloads by default."""
 
 FREEZE = "pytest_startmethod.launch.freeze"
 
 
 class Preload(NamedTuple):
-    """What a forkserver imports before it forks, and what it does on an error."""
+    """The modules that a forkserver imports before it forks, and what it does on an error."""
 
     modules: tuple[str, ...]
     on_error: str = "ignore"
@@ -59,10 +59,10 @@ class Forkservers:
         forkserver.connect_to_new_process = self.connect
 
     def uninstall(self) -> None:
-        """Put back the forkserver that was there, and stop those without living children.
+        """Restore the forkserver from before, and stop those without living children.
 
-        To Python the children of the others would seem to end with them, and a manager wouldn't be
-        told to.
+        If the others were stopped, Python would take their children for dead, and wouldn't tell a
+        manager to end.
         """
         for name, value in self._before.items():
             setattr(forkserver, name, value)
@@ -72,14 +72,14 @@ class Forkservers:
                 server.stop()
 
     def launched(self, popen: object) -> None:
-        """Take note of the object that holds the process which was started last."""
+        """Record the object that holds the process which was started last."""
         with self._lock:
             server = next(reversed(self._servers.values()), None)
             if server is not None:
                 server.popens.append(weakref.ref(popen))
 
     def pids(self) -> list[int]:
-        """Return the pids of the servers that run."""
+        """Return the pids of the running servers."""
         return [pid for server in tuple(self._servers.values()) if (pid := server.pid)]
 
     def connect(self, fds: Sequence[int]) -> tuple[int, int]:
@@ -96,9 +96,9 @@ class Forkservers:
                 return self._replace(server).connect(fds)
 
     def retire(self) -> None:
-        """Stop the servers that have no living children, but for the two used last.
+        """Stop the servers that have no living children, except for the two used last.
 
-        Two, as tests with their own output or environment often stand beside tests without.
+        Two, because tests with their own output or environment often alternate with others.
         """
         with self._lock:
             for state in list(self._servers)[:-2]:
@@ -107,15 +107,15 @@ class Forkservers:
 
     def _choose(self) -> Forkserver:
         preload = self._preload()
-        # A forked child inherits the servers, which aren't its own to ask for more.
+        # A forked child inherits the servers, but can't use them.
         state = (System.getpid(), preload, System.environment_items(), _file(1), _file(2))
         server = self._servers.pop(state, None) or Forkserver(preload)
-        self._servers[state] = server  # the last one is the one in use
+        self._servers[state] = server  # the last one is in use
         server.bind(self.connect)
         return server
 
     def _replace(self, server: Forkserver) -> Forkserver:
-        """Let a fresh server take the place of one that doesn't serve any more."""
+        """Replace a server that doesn't work any more."""
         state = next(state for state, known in self._servers.items() if known is server)
         _forget_missing_folder()
         del self._servers[state]
@@ -125,10 +125,10 @@ class Forkservers:
         return fresh
 
     def _preload(self) -> Preload:
-        """Return what to preload: what the user set, or else pytest and the ini-option's modules.
+        """Return what to preload: what the user has set, else pytest and the ini-option's modules.
 
-        What was set is private, the same from Python 3.4 to 3.15; where it goes missing, the user's
-        preload counts for nothing.
+        What was set is private, the same from Python 3.4 to 3.15; if it goes missing, the user's
+        preload is ignored.
         """
         held = forkserver._forkserver  # noqa: SLF001
         modules = tuple(getattr(held, "_preload_modules", DEFAULT))
@@ -139,7 +139,7 @@ class Forkservers:
 
 
 class Forkserver:
-    """A forkserver, and weak references to what started its children."""
+    """A forkserver, and weak references to the objects that hold its children."""
 
     def __init__(self, preload: Preload) -> None:
         self.preload = preload
@@ -150,14 +150,14 @@ class Forkserver:
 
     @property
     def pid(self) -> int | None:
-        """Its pid while it runs, as far as its object knows.
+        """Its pid while it runs, according to its object.
 
-        Private, since Python 3.4; where it goes missing the server ends by itself after pytest.
+        Private, since Python 3.4; if it goes missing, the server ends by itself after pytest.
         """
         return getattr(self._server, "_forkserver_pid", None)
 
     def bind(self, connect: Callable[[Sequence[int]], tuple[int, int]]) -> None:
-        """Make it the one that the module holds; `connect` chooses anew at each start."""
+        """Put it into the module; `connect` chooses a server at each start."""
         if forkserver._forkserver is not self._server:  # noqa: SLF001 (see METHODS)
             forkserver._forkserver = self._server  # noqa: SLF001 (see METHODS)
             for name in METHODS:
@@ -169,17 +169,17 @@ class Forkserver:
         return self._server.connect_to_new_process(fds)
 
     def has_children(self) -> bool:
-        """Tell whether somebody keeps a process that is alive, or whose exit code is still to come.
+        """Return whether code has a process that is alive, or whose exit code hasn't come yet.
 
-        The server sends a pid, then an exit code, and then closes its end.
+        The server sends a pid, then an exit code, and then closes its end of the pipe.
         """
         self.popens = [ref for ref in self.popens if getattr(ref(), "returncode", 0) is None]
         return any(_is_open(ref()) for ref in self.popens)
 
     def stop(self) -> None:
-        """End the server, and not wait for the processes that hold its pipe."""
+        """Stop the server without waiting for processes that hold its pipe."""
         pid = self.pid
-        # Somebody has ended it, waited for it, removed its socket, or did so by halves.
+        # Code may have ended it, waited for it, or removed its socket.
         with suppress(OSError, TypeError):
             if pid is not None and System.waitid_alive(pid):
                 System.kill(pid, signal.SIGKILL)
@@ -187,10 +187,10 @@ class Forkserver:
 
 
 def _forget_missing_folder() -> None:
-    """Let multiprocessing make another folder for its sockets, where somebody has removed its own.
+    """Let multiprocessing make a new folder for its sockets, if code has removed the old one.
 
-    Its name is private, the same from Python 3.3 to 3.15; where it goes missing, the next start
-    fails as without the plugin.
+    Its name is private, the same from Python 3.3 to 3.15; if it goes missing, the next start fails
+    as without the plugin.
     """
     config = getattr(System.current_process(), "_config", {})
     folder = config.get("tempdir")
@@ -207,7 +207,7 @@ def _is_open(popen: Any) -> bool:  # noqa: ANN401 (a private class)
 
 
 def _file(descriptor: int) -> tuple[int, int] | None:
-    """Return what tells files apart; None for a closed descriptor."""
+    """Return what identifies a descriptor's file; None if it is closed."""
     try:
         status = System.fstat(descriptor)
     except OSError:

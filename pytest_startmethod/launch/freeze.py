@@ -1,6 +1,6 @@
-"""Keeps the garbage collector of each child from touching what its forkserver has imported.
+"""Keeps the garbage collector of children from touching what their forkserver has imported.
 
-A forkserver imports this last. What the collector touches is copied for that child alone.
+A forkserver imports this module last. The system copies memory that a child's collector touches.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""Lets a child import the modules that pytest didn't import by ``sys.path``."""
+"""Lets children import the modules that pytest imported without ``sys.path``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     Places = dict[str, tuple[str | None, list[str]]]
 
-# What a child runs before it looks for its target: `places` says where modules are that it wouldn't
-# find by sys.path. It is sent as source, for a child that would take long to import this module.
+# A child runs this before it imports the module of its target: `places` says where the modules are
+# that it wouldn't find by sys.path. It is sent as source: to import this module would take long.
 FIND = """
 import sys
 from importlib.machinery import ModuleSpec
@@ -42,18 +42,18 @@ sys.meta_path.insert(0, Finder)
 
 
 class Source:
-    """Source that is run where this is unpickled."""
+    """Source that runs where it is unpickled."""
 
     def __init__(self, source: str, variables: dict[str, Any]) -> None:
         self._arguments = source, variables
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return what to call, and with what."""
+        """Return the function and the arguments to call."""
         return exec, self._arguments
 
 
 def import_error(modules: Sequence[str]) -> str:
-    """Return why a fresh interpreter can't import one of these modules; "" where it can."""
+    """Return why a fresh interpreter can't import one of these modules; "" if it can."""
     code = "import importlib, sys\nsys.path[:], name = eval(sys.argv[1])\n"
     code += "importlib.import_module(name)"
     for name in modules:
@@ -66,10 +66,10 @@ def import_error(modules: Sequence[str]) -> str:
 
 
 def hidden(module: ModuleType, path: tuple[str, ...]) -> Places:
-    """Return where a module and the packages it is in are, as far as a child wouldn't find them.
+    """Return where a module and its packages are, if a child wouldn't find them.
 
-    That is so where pytest imported them by their files, as ``--import-mode=importlib`` does, and
-    where another package of that name comes first: many a project has its ``tests``.
+    It doesn't if pytest imported them by their files, as ``--import-mode=importlib`` does, or if
+    another package of that name comes first: many projects have one called ``tests``.
     """
     spec = found(module.__name__, path)
     if spec is not None and spec.origin == module.__file__:
@@ -85,7 +85,7 @@ def hidden(module: ModuleType, path: tuple[str, ...]) -> Places:
 
 @functools.lru_cache
 def found(name: str, path: tuple[str, ...]) -> ModuleSpec | None:
-    """Return what is found by a name where this is ``sys.path``."""
+    """Return what an import finds by a name with this ``sys.path``."""
     folders: Sequence[str] = path
     spec = None
     for package in accumulate(name.split("."), "{}.{}".format):

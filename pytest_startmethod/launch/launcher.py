@@ -1,4 +1,4 @@
-"""Has a hand in how the standard library starts processes."""
+"""Changes how the standard library starts processes, and restores it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ except Exception:
 
 
 class Launcher:
-    """Serves the processes that are started from `install` to `uninstall`.
+    """Helps the processes that are started between `install` and `uninstall`.
 
     `preload` names the modules that a forkserver imports before it forks, besides pytest; `modules`
     returns those whose functions may be targets of processes; by `signum` children are asked where
@@ -73,9 +73,9 @@ class Launcher:
                 self._make_servers = Forkservers
 
     def install(self) -> None:
-        """Begin to serve the processes that are started from now on."""
+        """Help the processes that are started from now on."""
         if self._main_is_script:
-            # As after "python -m pytest", whose main module multiprocessing doesn't run again.
+            # As after "python -m pytest": multiprocessing doesn't run that main module again.
             main = sys.modules["__main__"]
             self._patch(main, "__spec__", ModuleSpec("pytest.__main__", None))
         self._get_preparation_data = spawn.get_preparation_data
@@ -88,13 +88,13 @@ class Launcher:
                 self._put_back.callback(servers.uninstall)
 
     def uninstall(self) -> None:
-        """Put everything back, and stop the forkservers."""
+        """Restore everything, and stop the forkservers."""
         with self._guard:
             self._put_back.close()
             self._servers = None
 
     def launched(self, popen: object) -> None:
-        """Take note of the object that holds a process which was started just now."""
+        """Record the object that holds the process which was just started."""
         if getattr(popen, "method", "") == "forkserver" and self._servers is not None:
             self._servers.launched(popen)
 
@@ -103,7 +103,7 @@ class Launcher:
         return [] if self._servers is None else list(self._servers.pids())
 
     def test_ended(self) -> None:
-        """Stop the forkservers that nobody needs any more."""
+        """Stop the forkservers that no test needs any more."""
         if self._servers is not None:
             self._servers.retire()
 

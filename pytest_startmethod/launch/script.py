@@ -1,4 +1,4 @@
-"""Tells whether the main module is pytest's own script, which children needn't run again."""
+"""Finds out whether the main module is pytest's own script, which children needn't run again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def is_script_of(distribution: str, main: ModuleType) -> bool:
-    """Tell whether a main module is a script that was installed with a distribution.
+    """Return whether a main module is a script that was installed with a distribution.
 
-    It then holds what the entry point of the script names: `console_main` until pytest 9.1,
-    `_console_main` since. A user's script that does the same may have targets of its own.
+    It then has the function that the script's entry point names: `console_main` up to pytest 9.1,
+    `_console_main` since. A script with functions of its own may have targets of processes.
     """
     own = any(getattr(held, "__module__", "") == "__main__" for held in vars(main).values())
     if own or getattr(main, "__spec__", None) is not None:

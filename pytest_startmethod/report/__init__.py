@@ -1,1 +1,1 @@
-"""What is reported of the runs?"""
+"""Reports how each test ended under each start method."""

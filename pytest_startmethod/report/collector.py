@@ -1,4 +1,4 @@
-"""What becomes of the results?"""
+"""Collects the reports of runs, shows the summary and writes the report file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "startmethod-reporting"
 
-# What pytest's --lf and --sw remember, by the id that a report shows.
+# What pytest's --lf and --sw remember, by the ids of reports.
 REMEMBERED = ("cache/lastfailed", "cache/stepwise")
 
 PHASES = ("setup", "call", "teardown")
@@ -31,10 +31,10 @@ def register(
 ) -> None:
     """Register the hooks that show results, but not in a worker of pytest-xdist.
 
-    `notes` are added to while tests run; `listener` hears of each report that says of a run of a
-    test that asks for nothing, or that such a test didn't pass.
+    `notes` grow while tests run. `listener` is called with reports of tests that ask for no start
+    method: those with a run attached, and those that didn't pass.
     """
-    is_worker = hasattr(config, "workerinput")  # which pytest-xdist gives to their config
+    is_worker = hasattr(config, "workerinput")
     if is_worker or config.pluginmanager.has_plugin(NAME):
         return
     written = config.getoption("start_method_report")
@@ -43,12 +43,12 @@ def register(
     problem = files.problem(path) if path else ""
     if problem:
         raise pytest.UsageError(f"--start-method-report: {problem}")
-    reporting = Reporting(config, path, notes or Notes(), listener)
-    registration.register(config, reporting, NAME)
+    reporter = Reporter(config, path, notes or Notes(), listener)
+    registration.register(config, reporter, NAME)
 
 
-class Reporting:
-    """The hooks that show results: a plugin of its own."""
+class Reporter:
+    """The hooks that collect reports and show results."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Reporting:
         self._selection = config.stash[SETTINGS].selection
         self._by_default = self._selection.process_default is not None
         self._reports: list[pytest.TestReport] = []
-        # Of tests that may turn out to be concerned at their end.
+        # The reports of tests that may prove to be concerned when they end.
         self._undecided: dict[str, list[pytest.TestReport]] = {}
         self._unfinished: dict[str, Run] = {}
         self._places: dict[str, int] = {}
@@ -72,18 +72,18 @@ class Reporting:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Take note of the order of tests, whose reports come from the workers in any order."""
+        """Record the order of the tests: workers send their reports in any order."""
         self._places = self._places or {nodeid: place for place, nodeid in enumerate(ids, 1)}
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Take note of the id of a file that a session couldn't import."""
+        """Record the id of a file that a session couldn't import."""
         if hasattr(report, "collected_as"):
             self._collected_as[report.nodeid] = report.collected_as
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the reports of runs under a start method."""
-        # One hook for all of it, and little of it for most tests: they don't count.
+        # One hook for everything: most tests ask for no start method, and need little time here.
         nodeid, run = report.nodeid, Run.told_by(report)
         if ASKS in report.keywords:
             self._reports.append(report)
@@ -115,7 +115,7 @@ class Reporting:
         self._reports += [*self._undecided.pop(nodeid, ()), report]
 
     def _decide(self, run: Run | None, reports: list[pytest.TestReport]) -> None:
-        """Keep the reports of a test that asks for no start method, where it is concerned."""
+        """Keep the reports of a test that asks for no start method, if it is concerned."""
         if run is None or not (run.concerned or run.other_processes):
             for report in reports if self._path is not None else ():
                 if report.failed:
@@ -127,7 +127,7 @@ class Reporting:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        """Let --lf and --sw remember the tests, and write the report."""
+        """Make --lf and --sw remember ids that pytest collects, and write the report file."""
         result = yield
         cache: Any = getattr(self._config, "cache", None)  # none under -p no:cacheprovider
         for key in REMEMBERED if cache is not None and self._collected_as else ():
@@ -136,11 +136,11 @@ class Reporting:
                 cache.set(key, self._as_collected(remembered))
         if self._path:
             results = self._results()
-            files.write(self._path, results, files.of_this_process(results, pytest.__version__))
+            files.write(self._path, results, files.describe_process(results, pytest.__version__))
         return result
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show the table, and the tests whose outcome depends on the start method."""
+        """Show the summary."""
         if self._config.getoption("no_summary"):
             return
         width = self._config.get_terminal_writer().fullwidth
@@ -152,7 +152,7 @@ class Reporting:
                 terminalreporter.write_line(line.text, **line.markup)
 
     def _results(self) -> Results:
-        """Count all reports: at the end, as that is much faster than beside the tests."""
+        """Count the reports: at the end, which is much faster than while tests run."""
         results = Results(self._selection.selected, self._notes)
         unfinished: dict[str, Run] = {}
         for report in self._reports:
@@ -174,7 +174,7 @@ class Reporting:
         return results
 
     def _as_collected(self, remembered: Any) -> Any:  # noqa: ANN401 (differs between pytest's versions)
-        """Put the ids of items in the place of those that their runs are shown by."""
+        """Replace the ids of runs by those of the collected tests."""
         if isinstance(remembered, dict):
             known = {self._as_collected(key): value for key, value in remembered.items()}
             return {key: self._as_collected(value) for key, value in known.items() if key != ""}

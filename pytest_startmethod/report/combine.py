@@ -1,4 +1,4 @@
-"""Joins the JSON reports of runs that were made apart."""
+"""Joins the JSON reports of separate runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pytest_startmethod.report.files import Report
 
 HELP = (
-    "Join the JSON reports of runs made apart, such as a job for each start method, platform or "
-    "Python version: print the summary, and which tests end differently."
+    "Join the JSON reports of separate runs, such as a job for each start method, platform or "
+    "Python version: print the summary, and the tests whose outcomes differ."
 )
 
 WHERE = ("platform", "python")
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         "--report",
         type=Path,
         metavar="PATH",
-        help="write the joined report: as Markdown where its name ends in .md, else as JSON",
+        help="write the joined report: Markdown if its name ends in .md, else JSON",
     )
     given = parser.parse_args(arguments)
     try:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def combine(reports: Sequence[Report]) -> Results:
-    """Return the results of all, each start method by a label that tells it from the others."""
+    """Return the results of all reports, with a distinct label for each start method of each."""
     labels = [_labels(report, reports) for report in reports]
     results = Results(list(dict.fromkeys(name for of in labels for name in of.values())), Notes())
     if any(getattr(one, name) != getattr(reports[0], name) for one in reports for name in WHERE):
@@ -63,12 +63,12 @@ def combine(reports: Sequence[Report]) -> Results:
         for test, methods in report.tests.items():
             for method, told in methods.items():
                 name = label.setdefault(method, method)
-                run = files.run_of(test, name, told)
+                run = files.make_run(test, name, told)
                 results.add(run, told["outcome"], told["duration"], told["last_line"])
                 if not told["runs_alone"]:
                     results.not_by_method.add((test, name))
     for report, label in zip(reports, labels, strict=True):
-        # It may have failed before it came to what makes it concerned.
+        # The test may have failed before it did what makes it concerned.
         for test, last_line in report.other_failures.items():
             if test in results.by_test and report.start_methods:
                 run = Run(label[report.start_methods[0]], test, test, asked=False, concerned=True)
@@ -77,7 +77,7 @@ def combine(reports: Sequence[Report]) -> Results:
 
 
 def _labels(report: Report, reports: Sequence[Report]) -> dict[str, str]:
-    """Return what a report's start methods are called: ``spawn``, ``spawn on linux, 3.14.1``."""
+    """Return the labels of a report's start methods: ``spawn``, ``spawn on linux, 3.14.1``."""
     of_report = [
         getattr(report, name) for name in WHERE if len({getattr(one, name) for one in reports}) > 1
     ]

@@ -1,4 +1,4 @@
-"""Writes the results to a file, and reads them back."""
+"""Writes the results to a JSON or Markdown file, and reads JSON files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
     from pytest_startmethod.report.results import Result, Results
 
-OF_RUN = ("nodeid", "asked", "concerned", "processes", "other_processes", "proven")
-OF_RESULT = ("outcome", "duration", "last_line", "runs_alone", "hint", "made_under", *OF_RUN)
+RUN_FIELDS = ("nodeid", "asked", "concerned", "processes", "other_processes", "proven")
+RESULT_FIELDS = (
+    *("outcome", "duration", "last_line", "runs_alone", "hint", "made_under"),
+    *RUN_FIELDS,
+)
 
 
 class Report(NamedTuple):
-    """What a JSON report says, as far as it matters to others."""
+    """The parts of a JSON report that `combine` needs."""
 
     platform: str
     python: str
@@ -33,11 +36,11 @@ class Report(NamedTuple):
 
 
 class ReportError(Exception):
-    """A file isn't a report that can be read; the text is the whole message."""
+    """A file can't be read as a report; the text is the whole message."""
 
 
 def problem(path: Path) -> str:
-    """Return why a report can't be written to a path; "" where it can."""
+    """Return why a report can't be written to a path; "" if it can."""
     try:
         with path.open("a"):
             return ""
@@ -46,20 +49,20 @@ def problem(path: Path) -> str:
 
 
 def write(path: Path, results: Results, known: Mapping[str, Any]) -> None:
-    """Write the results as Markdown where the path ends in ``.md``, else as JSON.
+    """Write the results as Markdown if the path ends in ``.md``, else as JSON.
 
-    `known` says of the JSON report what the results are of.
+    `known` are further items of the JSON report.
     """
     if path.suffix == ".md":
         text = summary.markdown(results)
     else:
         text = json.dumps({**known, "tests": tests(results)}, indent=2) + "\n"
-    # A failure's text may hold what isn't Unicode.
+    # The text of a failure may not be valid Unicode.
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def of_this_process(results: Results, pytest_version: str) -> dict[str, Any]:
-    """Return what a JSON report says of a run of pytest."""
+def describe_process(results: Results, pytest_version: str) -> dict[str, Any]:
+    """Return the items of a JSON report that describe this pytest run."""
     return {
         "platform": sys.platform,
         "python": platform.python_version(),
@@ -85,7 +88,7 @@ def _plain(results: Results, result: Result) -> dict[str, Any]:
     run = result.run
     return {
         "outcome": result.outcome,
-        **{name: getattr(run, name) for name in OF_RUN},
+        **{name: getattr(run, name) for name in RUN_FIELDS},
         "made_under": run.made_under,
         "runs_alone": not results.ends_so_anyway(result),
         "duration": result.seconds,
@@ -102,7 +105,7 @@ def read(path: Path) -> Report:
             raise ReportError(f"{str(path)!r} is a combined report: name those it was made of")
         for of in known["tests"]:
             for told in of["start_methods"].values():
-                _ = [told[name] for name in OF_RESULT]
+                _ = [told[name] for name in RESULT_FIELDS]
         return Report(
             known["platform"],
             known["python"],
@@ -118,7 +121,7 @@ def read(path: Path) -> Report:
         ) from None
 
 
-def run_of(test: str, label: str, told: Mapping[str, Any]) -> Run:
-    """Return the record of a run by what a JSON report says of it."""
-    known = {name: told[name] for name in OF_RUN}
+def make_run(test: str, label: str, told: Mapping[str, Any]) -> Run:
+    """Return the record of a run that a JSON report describes."""
+    known = {name: told[name] for name in RUN_FIELDS}
     return Run(label, test, hint=told["hint"], made_under=told["made_under"], **known)

@@ -1,4 +1,4 @@
-"""How did each test end under each start method?"""
+"""Counts how each test ended under each start method, and finds what differs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """How one run ended."""
+    """The outcome of one run."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -26,22 +26,22 @@ class Result:
 
     @property
     def made_before(self) -> bool:
-        """Whether it failed by what was made before, under another start method."""
+        """Whether it failed because of a lock that was made under another start method."""
         return self.outcome == "failed" and bool(self.run.made_under)
 
 
 class Results:
-    """All that ended so far, by test and start method."""
+    """The outcomes of all runs, by test and start method."""
 
     def __init__(self, selected: Sequence[str], notes: Notes | None = None) -> None:
         self.selected = tuple(selected)
         self.notes = notes or Notes()
         self.by_test: dict[str, dict[str, Result]] = {}
         self.places: dict[str, int] = {}
-        """Of each test in the order of collection, where tests end in another order."""
+        """The place of each test in the order of collection, if tests end in another order."""
         self.depends_on = "the start method"
         self.not_by_method: set[tuple[str, str]] = set()
-        """The tests and start methods of which a report says that the method isn't the reason."""
+        """Tests and start methods whose outcome, says a report, doesn't depend on the method."""
 
     def add(
         self, run: Run, outcome: str, seconds: float, last_line: str = "", place: int = 0
@@ -52,7 +52,7 @@ class Results:
             runs = self.by_test[run.test] = {}
         if place:
             self.places[run.test] = min(place, self.places.get(run.test, place))
-        if outcome not in OUTCOMES:  # pytest-rerunfailures' "rerun": the test is run anew
+        if outcome not in OUTCOMES:  # "rerun" of pytest-rerunfailures: the test begins again
             runs.pop(run.start_method, None)
             return
         result = runs.get(run.start_method)
@@ -65,7 +65,7 @@ class Results:
             result.last_line = result.last_line or last_line
 
     def tests(self) -> list[dict[str, Result]]:
-        """Return the results by start method of each test that depends on it, as collected."""
+        """Return the results by start method of each test that counts, in order of collection."""
         tests = sorted(self.by_test, key=lambda test: self.places.get(test, 0))
         by_method = [dict(sorted(self.by_test[test].items(), key=self._column)) for test in tests]
         return [runs for runs in by_method if any(_counts(result) for result in runs.values())]
@@ -90,23 +90,23 @@ class Results:
         return [runs for runs in tests if _differs(runs.values())]
 
     def made_before(self) -> list[Result]:
-        """Return the runs that failed by what was made before, under another start method."""
+        """Return the runs that failed because of a lock made under another start method."""
         return [result for result in self._results() if result.made_before]
 
     def not_alone(self) -> list[Result]:
-        """Return the runs that ended so because the other tests of the suite didn't run."""
+        """Return the runs that ended differently because not all tests of the suite ran."""
         return [result for result in self._results() if self.ends_so_anyway(result)]
 
     def unproven(self) -> list[Result]:
-        """Return the runs that passed without a process started by their method.
+        """Return the runs that passed without a process of their start method.
 
-        But not those of a test that only asked which method is the default.
+        Runs of tests that only asked for the default don't count.
         """
         passed = [result for result in self._results() if result.outcome == "passed"]
         return [r for r in passed if not r.run.proven and self._starts_processes(r.run)]
 
     def others(self) -> list[Result]:
-        """Return the tests that started processes by another start method than the default."""
+        """Return the runs that started processes by another start method than the default."""
         results = (result for runs in self.by_test.values() for result in runs.values())
         return [result for result in results if result.run.other_processes]
 
@@ -115,7 +115,7 @@ class Results:
         return run.asked or (first is not None and first.run.proven)
 
     def ends_so_anyway(self, result: Result) -> bool:
-        """Return whether a run in a session ended as one under the first start method there."""
+        """Return whether a rerun ended as the test did in the control session."""
         run, first = result.run, self._first(result.run)
         if (run.test, run.start_method) in self.not_by_method:
             return True
@@ -125,7 +125,7 @@ class Results:
         return not is_as_first and self.notes.control.get(run.test) == result.outcome
 
     def _first(self, run: Run) -> Result | None:
-        """Return the result of a test in pytest's own process."""
+        """Return the result of a test's run in pytest's own process."""
         runs = self.by_test[run.test].values()
         return next((result for result in runs if result.run.nodeid == run.test), None)
 

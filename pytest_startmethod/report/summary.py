@@ -1,4 +1,4 @@
-"""How is it worded?"""
+"""Words the report header, the terminal summary and the Markdown report."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pytest_startmethod.report.results import Result, Results, Row
     from pytest_startmethod.selection.table import Selection
 
-IN_FULL = 20
-"""How many of the differing tests are shown."""
+MAX_DIFFERING = 20
+"""How many tests are shown whose outcome differs."""
 
 
 UNPROVEN = "passed, and used no process of the start method"
@@ -21,7 +21,7 @@ PIPE = "\\|"  # in a cell of a table
 
 
 class Line(NamedTuple):
-    """A line of the terminal, a separator line where it has a `separator`."""
+    """A line of the terminal; with a `separator`, a separator line."""
 
     text: str
     markup: dict[str, bool]
@@ -29,7 +29,7 @@ class Line(NamedTuple):
 
 
 def header(selection: Selection) -> str:
-    """Return the line of the report header: what tests run under, and what they can't."""
+    """Return the line of the report header: start methods that can be used, and that can't."""
     missing = [name for name in selection.selected if name not in selection.methods.supported]
     unusable = {*missing, *selection.unavailable}
     usable = [name for name in selection.selected if name not in unusable]
@@ -41,7 +41,7 @@ def header(selection: Selection) -> str:
 
 
 def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
-    """Return the lines of the terminal summary; none where no test ran under a start method."""
+    """Return the lines of the terminal summary; none if no test ran under a start method."""
     table, differing = results.table(), results.differing()
     listed = notes(results)
     if not (table or listed) or (verbosity < 0 and not differing):
@@ -54,10 +54,10 @@ def lines(results: Results, verbosity: int, width: int) -> Iterator[Line]:
             yield from _listed(note, verbosity, width)
     if differing:
         yield Line(f"outcome depends on {results.depends_on}", {}, "-")
-        for runs in differing[:IN_FULL]:
+        for runs in differing[:MAX_DIFFERING]:
             yield from _differing(runs, width)
-        if len(differing) > IN_FULL:
-            yield Line(f"... and {len(differing) - IN_FULL} more", {})
+        if len(differing) > MAX_DIFFERING:
+            yield Line(f"... and {len(differing) - MAX_DIFFERING} more", {})
 
 
 def _table(rows: Iterable[Row]) -> Iterator[Line]:
@@ -75,7 +75,7 @@ def _table(rows: Iterable[Row]) -> Iterator[Line]:
 
 
 class Note(NamedTuple):
-    """What is said of runs that are no differences."""
+    """A remark on runs that are no differences."""
 
     text: str
     nodeids: tuple[str, ...]
@@ -83,13 +83,13 @@ class Note(NamedTuple):
 
 
 def notes(results: Results) -> list[Note]:
-    """Return what is said of runs that are no differences."""
+    """Return the remarks on runs that are no differences."""
     found: dict[str, list[str]] = {}
     for result in results.unproven():
         found.setdefault(UNPROVEN, []).append(result.run.nodeid)
     for result in results.made_before():
         made_under, method = result.run.made_under, result.run.start_method
-        text = f"made under {made_under}: run --start-method={method} alone"
+        text = f"lock or queue made under {made_under}: run --start-method={method} alone"
         found.setdefault(text, []).append(result.run.nodeid)
     for result in results.not_alone():
         ends = "fails" if result.outcome == "failed" else "is skipped"
@@ -112,7 +112,7 @@ def _listed(listed: Note, verbosity: int, width: int) -> Iterator[Line]:
     note = f"({number}{'' if verbosity > 0 else ', -v names them'})"
     for part in _on_one_line(listed.text, note, " ", width):
         yield Line(part, {"yellow": True})
-    if listed.command:  # as long as it is: it is to be typed
+    if listed.command:  # in full: users type it
         yield Line(f"    {listed.command}", {})
     if verbosity > 0:
         yield from (Line(f"    {_end(nodeid, width - 4)}", {}) for nodeid in nodeids)
@@ -129,7 +129,7 @@ def _differing(runs: Mapping[str, Result], width: int) -> Iterator[Line]:
 
 
 def _on_one_line(first: str, second: str, between: str, width: int) -> list[str]:
-    """Return both on one line, where there is the room, else on two."""
+    """Return both on one line if they fit, else on two."""
     both = f"{first}{between}{second}"
     return [both] if len(both) <= width else [_end(first, width), _cut(f"    {second}", width)]
 
@@ -154,12 +154,12 @@ def _cut(text: str, width: int) -> str:
 
 
 def _end(text: str, width: int) -> str:
-    """Return the end of an id, which tells more than its beginning, where it is too long."""
+    """Cut off the beginning of an id that is too long: its end tells more."""
     return text if len(text) <= width else f"...{text[3 - width :]}"
 
 
 def markdown(results: Results) -> str:
-    """Return the same as Markdown."""
+    """Return the summary as Markdown."""
     rows = [
         f"| {row.start_method} | {' | '.join(str(row.outcomes[column]) for column in OUTCOMES)} "
         f"| {row.processes} | {row.seconds:.2f} s |"
@@ -194,5 +194,5 @@ def markdown(results: Results) -> str:
 
 
 def _code(text: str) -> str:
-    """Return a text as it is: Markdown hides ``<locals>``, and makes ``__main__`` bold."""
+    """Return a text as code: else Markdown hides ``<locals>`` and makes ``__main__`` bold."""
     return f"`` {text} ``" if "`" in text else f"`{text}`"

@@ -1,1 +1,1 @@
-"""How does a test come to run under each start method?"""
+"""Runs tests under a start method: first in pytest's own process, then in sessions."""

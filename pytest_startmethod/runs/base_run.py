@@ -1,4 +1,4 @@
-"""How does a test come to run under its start method?"""
+"""Runs each test with its start method in pytest's own process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
-    """Deselect what a marker names and the user didn't select, and prepare the other runs."""
+    """Deselect runs that a marker names and the user didn't select, and prepare the others."""
     chosen = config.stash[SETTINGS].selection
     default, no_default = chosen.process_default, chosen.unmarked_skip_reason
     properties = {name: ("start_method", name) for name in chosen.methods.known}
@@ -46,11 +46,11 @@ def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
         tests[:] = kept
     if asked or default:
         collector.register(config)
-        register(config, Running(config), "startmethod-running")
+        register(config, BaseRun(config), "startmethod-running")
 
 
-class Running:
-    """The hooks around a test's run: a plugin of its own, where a test may run under a method."""
+class BaseRun:
+    """The hooks around a test's run, registered if a test may run under a start method."""
 
     def __init__(self, config: pytest.Config) -> None:
         settings = config.stash[SETTINGS]
@@ -60,19 +60,19 @@ class Running:
         self._unasked = chosen.process_default
         self._default = self._defaults.get(self._unasked or "")
         self._test = settings.test
-        # What the process-wide default was before the tests under a start method that run now.
+        # The process-wide default before the first of the tests with a start method that run now.
         self._before: contexts.Default | None = None
         self._watch = Watch(config, settings.contexts.values(), settings.stall_timeout)
-        # The test that runs, where it asks for nothing.
+        # The running test, if it asks for no start method.
         self._untouched: pytest.Item | None = None
         self._is_concerned = False
 
-    # No wrapper: all tests pay for it, and few start a process.
+    # No wrapper: it would slow down all tests, of which few start a process.
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> bool | None:
-        """Let a test run with its process-wide default, whatever was done to it before."""
+        """Set the process-wide default of a test, whatever changed it before."""
         own = marker.start_method(item)
         self._test.parameter = own
         self._untouched, self._is_concerned = (item if own is None else None), False
@@ -85,15 +85,15 @@ class Running:
         if self._before is None:
             self._before = contexts.Default.current()
         (default or self._before).restore()
-        # None is expected of a method that isn't supported: the test is skipped.
+        # An unsupported start method starts by none: the test is skipped.
         self._watch.begin(item, nextitem, method, self._starts_by.get(method, ""))
         return None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Tell of a test that asks for nothing whether it depends on the process-wide default.
+        """Record whether a test that asks for no start method depends on the process-wide default.
 
-        It used a process of that start method, or pinned the default, as who asks for it does.
+        It does if it used a process of that start method, or pinned the default by asking for it.
         """
         item = self._untouched
         if item is None or self._unasked is None:
@@ -107,14 +107,14 @@ class Running:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Put the process-wide default back before anything follows the tests."""
+        """Restore the process-wide default after the last test."""
         result = yield
         self._leave()
         return result
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Put the process-wide default back, for others who look at it."""
+        """Restore the process-wide default for other plugins."""
         self._leave()
 
     def _leave(self) -> None:

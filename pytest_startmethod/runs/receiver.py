@@ -1,4 +1,4 @@
-"""Receives what a session sends, and takes note of how its tests end."""
+"""Receives the messages of a session, and records how its tests end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PHASES = ("setup", "call", "teardown")
 
 
 class Warned(NamedTuple):
-    """A warning, as far as it can be sent."""
+    """The parts of a warning that can be sent."""
 
     module: str
     category: str
@@ -26,20 +26,20 @@ class Warned(NamedTuple):
 
     @classmethod
     def of(cls, recorded: warnings.WarningMessage) -> Warned:
-        """Return what is to be sent of a recorded warning."""
+        """Return the parts of a recorded warning."""
         kind = recorded.category
         text = str(recorded.message)
         return cls(kind.__module__, kind.__qualname__, text, recorded.filename, recorded.lineno)
 
 
 class Outcomes:
-    """How tests ended, as far as they didn't pass."""
+    """The outcomes of tests that didn't pass."""
 
     def __init__(self) -> None:
         self.not_passed: dict[str, str] = {}
 
     def add(self, nodeid: str, report: pytest.TestReport) -> None:
-        """Take note of a phase of a test: the worst counts."""
+        """Record the outcome of a phase of a test: the worst one counts."""
         if report.failed or (report.skipped and nodeid not in self.not_passed):
             is_expected = report.skipped and hasattr(report, "wasxfail")
             self.not_passed[nodeid] = "xfailed" if is_expected else str(report.outcome)
@@ -50,10 +50,10 @@ class Outcomes:
 
 
 class Receiver:
-    """Receives what a session sends, and takes note of how its tests end."""
+    """Receives the messages of a session, and records how its tests end."""
 
     label = "control"
-    """What tells the session from others."""
+    """The name of the session."""
     is_shown = False
 
     def __init__(self, config: pytest.Config, tests: Mapping[str, str]) -> None:
@@ -62,27 +62,27 @@ class Receiver:
         self.outcomes = Outcomes()
         self.printed = 0
         self.begun = False
-        """Whether a test has begun in the session that runs now."""
+        """Whether the present session has begun a test."""
         self.running: tuple[str, Location] | None = None
         self.phase = ""
         self.problem = ""
-        """What broke the session off, where pytest itself knows that."""
+        """The error that ended the session early, if pytest reported one."""
         self.stopped = ""
         """Why a test or a plugin stopped the session."""
 
     def receive(self, kind: str, *values: Any) -> None:  # noqa: ANN401 (what JSON can tell)
-        """Handle a message of the session."""
+        """Handle a message from the session."""
         handle: Callable[..., None] = getattr(self, f"on_{kind}")
         handle(*values)
 
     def on_start(self, nodeid: str, location: Location, printed: int = 0) -> None:
-        """Begin a test; `printed` is the size of what was printed before."""
+        """Begin a test; `printed` is how much the session has printed before."""
         self.begun, self.printed = True, printed
         self.running, self.phase = (nodeid, location), PHASES[0]
         self.todo.pop(nodeid, None)
 
     def on_report(self, data: dict[str, Any]) -> None:
-        """Take a report of a test."""
+        """Handle a report of a test."""
         report: pytest.TestReport = self._unserialized(data)
         self.phase = PHASES[-1] if report.when != PHASES[0] else PHASES[1]
         self.show(report)
@@ -92,7 +92,7 @@ class Receiver:
         self.running = None
 
     def on_collect_report(self, data: dict[str, Any]) -> None:
-        """Take a report of a file or folder whose tests can't run."""
+        """Handle a report of a file or folder whose tests can't run."""
         report: pytest.CollectReport = self._unserialized(data)
         nodeid = report.nodeid
         below = [test for test in self.todo if test.startswith((f"{nodeid}::", f"{nodeid}/"))]
@@ -100,25 +100,25 @@ class Receiver:
             self.show_collection_error(report, below)
         for test in below:
             path = self.todo.pop(test)
-            if not report.failed:  # as pytest.skip() at import
+            if not report.failed:  # pytest.skip() at import
                 location = path, None, test.partition("::")[2]
                 self.on_start(test, location)
                 outcome = str(report.outcome)
                 self._show_made_up(test, location, outcome, report.longrepr, PHASES[0])
 
     def on_collected(self, nodeids: list[str]) -> None:
-        """Take the ids of the tests that the session is going to run."""
+        """Handle the ids of the tests that the session will run."""
         self.drop("not collected there", set(self.todo).difference(nodeids))
 
     def on_warning(self, warned: Warned, when: str, nodeid: str, location: Location) -> None:
-        """Take a warning."""
+        """Handle a warning."""
 
     def on_problem(self, text: str) -> None:
-        """Take note of what breaks the session off."""
+        """Record the error that ends the session early."""
         self.problem = text
 
     def on_end(self, reason: str) -> None:
-        """Take note of the end."""
+        """Record that the session ends, and why, if it was stopped."""
         self.stopped = reason
 
     def end_running(self, text: str) -> None:
@@ -128,20 +128,20 @@ class Receiver:
             self._show_made_up(nodeid, location, "failed", text, self.phase)
 
     def give_up(self, reason: str, error: str = "") -> None:  # noqa: ARG002 (for who shows it)
-        """End a session that runs no more test."""
+        """Drop the remaining tests: no session will run them."""
         self.drop(reason, set(self.todo))
 
     def drop(self, reason: str, tests: Collection[str]) -> None:  # noqa: ARG002 (for who shows it)
-        """Take note of tests that don't run."""
+        """Remove tests that don't run."""
         for test in tests:
             del self.todo[test]
 
     def show(self, report: pytest.TestReport) -> None:
-        """Take note of a phase of a test."""
+        """Record a phase of a test."""
         self.outcomes.add(report.nodeid, report)
 
     def show_collection_error(self, report: pytest.CollectReport, tests: Collection[str]) -> None:
-        """Take note of a file or folder that can't be imported."""
+        """Handle a file or folder that can't be imported."""
 
     def _show_made_up(
         self,
@@ -151,9 +151,9 @@ class Receiver:
         longrepr: Any,  # noqa: ANN401 (as pytest has it)
         phase: str,
     ) -> None:
-        """End a test that ran no further than a phase."""
+        """End a test that got no further than a phase."""
         self.show(self._made_up(nodeid, location, outcome, longrepr, phase))
-        if phase != PHASES[-1]:  # with which JUnit XML takes the properties
+        if phase != PHASES[-1]:  # JUnit XML takes the properties from the teardown
             self.show(self._made_up(nodeid, location, "passed", None, PHASES[-1]))
         self.on_finish(nodeid, location)
 
@@ -161,7 +161,7 @@ class Receiver:
         return pytest.TestReport(nodeid, location, {}, *how)
 
     def _unserialized(self, data: dict[str, Any]) -> Any:  # noqa: ANN401 (one of two types)
-        """Return a report, with tuples where JSON has made lists of them."""
+        """Return a report, with the tuples that JSON has turned into lists."""
         report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
         if isinstance(report.longrepr, list):
             report.longrepr = tuple(report.longrepr)

@@ -1,4 +1,4 @@
-"""Sends what happens in a session to the pytest that started it."""
+"""Sends reports and warnings of a session to the pytest that started it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pytest_startmethod.runs.receiver import Warned
 if TYPE_CHECKING:
     import warnings
 
-# The files whose frames only pass on what a plugin raises.
-PASSED_ON = re.compile(r"[/\\](_pytest|pluggy|pytest_startmethod)[/\\]")
+# Frames of these files only pass on an error that a plugin raises.
+PLUMBING = re.compile(r"[/\\](_pytest|pluggy|pytest_startmethod)[/\\]")
 
 
 class Relay:
     """The hooks that send each report as a line of JSON to the file descriptor `writer`.
 
-    `log` is where the process prints to.
+    `log` is the file descriptor that the process prints to.
     """
 
     def __init__(self, config: pytest.Config, writer: int, log: int) -> None:
@@ -31,7 +31,7 @@ class Relay:
         self._writer = writer
         self._log = log
         self._pid = os.getpid()
-        # Taken now: a test may replace those of the modules while a report is sent.
+        # Kept from now on: tests may replace the functions of modules while a report is sent.
         self._write, self._get_pid, self._stat = os.write, os.getpid, os.fstat
         self._serialize, self._exit = json.dumps, os._exit
 
@@ -42,7 +42,7 @@ class Relay:
         nodeid: str,
         location: tuple[str, int, str] | None,
     ) -> None:
-        """Send a warning, by what can be sent of it."""
+        """Send the parts of a warning."""
         self._send("warning", Warned.of(warning_message), when, nodeid, location)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -51,11 +51,11 @@ class Relay:
             self._send_report("collect_report", report)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Send which tests are going to run."""
+        """Send which tests will run."""
         self._send("collected", [item.nodeid for item in session.items])
 
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        """Send that a test begins, and what was printed before."""
+        """Send that a test begins, and how much was printed before."""
         self._send("start", nodeid, location, self._stat(self._log).st_size)
 
     @pytest.hookimpl(trylast=True)
@@ -69,18 +69,18 @@ class Relay:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Send what a plugin can't bear, and where: it is no error of pytest's own."""
-        frames = [f for f in traceback.extract_tb(excinfo.tb) if not PASSED_ON.search(f.filename)]
+        """Send the error of a plugin, and its line outside of pytest."""
+        frames = [f for f in traceback.extract_tb(excinfo.tb) if not PLUMBING.search(f.filename)]
         place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
         self._send("problem", f"{excinfo.exconly()}{place}")
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Send what interrupts the session, also by ``pytest.exit()``."""
+        """Send what interrupts the session: Ctrl-C or ``pytest.exit()``."""
         self._send("problem", excinfo.exconly())
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Send that all is over, but not where the session was broken off."""
+        """Send that the session is complete, unless an error ended it early."""
         if exitstatus in (
             pytest.ExitCode.OK,
             pytest.ExitCode.TESTS_FAILED,
@@ -93,7 +93,7 @@ class Relay:
         self._send(kind, hook.pytest_report_to_serializable(config=self._config, report=report))
 
     def _send(self, kind: str, *values: Any) -> None:  # noqa: ANN401 (what JSON can tell)
-        if self._get_pid() != self._pid:  # a forked child that goes on as pytest
+        if self._get_pid() != self._pid:  # a forked child that runs on as pytest
             return
         text = self._serialize([kind, *values], default=repr, skipkeys=True)
         data = text.encode("utf-8", "backslashreplace") + b"\n"

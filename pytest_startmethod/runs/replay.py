@@ -1,4 +1,4 @@
-"""Shows what a session sends, by the hooks that pytest calls for its own tests."""
+"""Shows the tests of a session, by the hooks that pytest calls for its own tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Shown(Receiver):
         self._session = session
         self._hook = session.config.hook
         self._method = self.label = method
-        # pytest-xdist may have added a group to the id, which a session doesn't.
+        # Ids of the first run by those of the session: pytest-xdist may have added a group.
         self._names = names
         self._notes = notes
         self._warned = warned
@@ -57,7 +57,7 @@ class Shown(Receiver):
         self._hook.pytest_runtest_logfinish(**self._named(nodeid, location))
 
     def on_warning(self, warned: Warned, when: str, nodeid: str, location: Location) -> None:
-        """Show a warning, but none of the import that the first pytest has shown."""
+        """Show a warning, unless it is one of collection that the first pytest has shown."""
         known = Warned(*warned)
         if when != "runtest" and known in self._warned:
             return
@@ -73,7 +73,7 @@ class Shown(Receiver):
         )
 
     def give_up(self, reason: str, error: str = "") -> None:
-        """Say which tests don't run, and why where that is an error."""
+        """Show an error, if there is one, and drop the remaining tests."""
         if error:
             name = f"session under {self._method}"
             report = pytest.CollectReport(name, "failed", error, [])
@@ -82,7 +82,7 @@ class Shown(Receiver):
         super().give_up(reason)
 
     def drop(self, reason: str, tests: Collection[str]) -> None:
-        """Say which tests don't run: no error by itself."""
+        """Record which tests don't run."""
         if tests:
             dropped = tuple(self._names[test] for test in self.todo if test in tests)
             self._notes.not_run.append(NotRun(self._method, reason, dropped))
@@ -90,7 +90,7 @@ class Shown(Receiver):
         super().drop(reason, tests)
 
     def show(self, report: pytest.TestReport) -> None:
-        """Show a report by the id of its run."""
+        """Show a report under the id of its run."""
         super().show(report)
         nodeid, (path, line, name) = report.nodeid, report.location
         test, shown = self._names[nodeid], self._shown(nodeid)
@@ -131,21 +131,21 @@ class Shown(Receiver):
 def _warning(warned: Warned) -> Warning:
     category = getattr(sys.modules.get(warned.module), warned.category, None)
     if isinstance(category, type) and issubclass(category, Warning):
-        with suppress(Exception):  # one that takes other arguments
+        with suppress(Exception):  # it may take other arguments
             return category(warned.message)
-    return Warning(warned.message)  # of a module that only the session has imported
+    return Warning(warned.message)  # only the session has imported its module
 
 
 def announce(config: pytest.Config, text: str) -> None:
-    """Write a line of its own between the lines of tests."""
+    """Write a line between the lines of tests."""
     terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
     if terminal is None or config.get_verbosity() < 0:
         return
-    if type(terminal).__name__ != "TerminalReporter":  # as that of pytest-sugar
+    if type(terminal).__name__ != "TerminalReporter":  # pytest-sugar's, for example
         terminal.write_line(text)
     elif config.get_verbosity() > 0:
         terminal.ensure_newline()
         terminal.write(text)
-    else:  # as the path of a file, it ends the line before with the progress
+    else:  # like the path of a file: this completes the line before with the progress
         terminal.write_fspath_result(str(config.invocation_params.dir / text), "")
     terminal.currentfspath = None  # what follows begins a new line

@@ -1,4 +1,4 @@
-"""Makes a pytest process a session of another: a plugin that only such a process loads."""
+"""The plugin that makes a pytest process a session of another one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OFF: dict[str, Any] = {
     "cacheclear": False,
     "pastebin": None,
     "start_method_report": None,
-    # It distributes nothing either.
+    # A session has no workers of its own.
     "numprocesses": None,
     "dist": "no",
     "tx": [],
@@ -36,16 +36,16 @@ ON: dict[str, Any] = {
     "no_header": True,
     "no_summary": True,
     "log_file_mode": "a",  # the first pytest holds the file open
-    "cov_append": True,  # what was measured so far is to stay
+    "cov_append": True,  # keep what was measured before
 }
 PR_SET_PDEATHSIG = 1
 
-TOLD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+INPUT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 REDIRECTED: pytest.StashKey[contextlib.ExitStack] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option by which the process is told everything: nobody types it."""
+    """Add the option that passes the input of a session; users don't type it."""
     parser.addoption("--startmethod-session", type=int, help=argparse.SUPPRESS)
 
 
@@ -53,13 +53,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config,
 ) -> Generator[None, object, object]:
-    """Select the session's start method, whatever the command line and the ini select."""
-    told = _told(early_config.known_args_namespace.startmethod_session)
-    _end_with(told["parent"])
-    for descriptor in (told["writer"], told["log"]):
+    """Select the start method of the session, whatever else selects one."""
+    given = _read_input(early_config.known_args_namespace.startmethod_session)
+    _end_with(given["parent"])
+    for descriptor in (given["writer"], given["log"]):
         os.set_inheritable(descriptor, False)
-    early_config.stash[TOLD] = told
-    _change(early_config.known_args_namespace, told)  # which pytest-cov already goes by
+    early_config.stash[INPUT] = given
+    _change(early_config.known_args_namespace, given)  # pytest-cov reads it already
     return (yield)
 
 
@@ -68,20 +68,20 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     """Look like a worker of pytest-xdist, so that plugins write no reports of their own."""
     from pytest_startmethod.runs import relay, session_tests
 
-    told = config.stash[TOLD]
+    given = config.stash[INPUT]
     if not hasattr(config.option, "start_method"):
         raise pytest.UsageError("pytest-startmethod isn't loaded by the same command line")
-    _change(config.option, told)
-    config.workerinput = told["workerinput"]  # type: ignore[attr-defined]
+    _change(config.option, given)
+    config.workerinput = given["workerinput"]  # type: ignore[attr-defined]
     config.workeroutput = {}  # type: ignore[attr-defined]
     config.pluginmanager.register(
-        relay.Relay(config, told["writer"], told["log"]), "startmethod-relay"
+        relay.Relay(config, given["writer"], given["log"]), "startmethod-relay"
     )
-    config.pluginmanager.register(session_tests.SessionTests(told["tests"]), "startmethod-tests")
-    if not told["shows"]:
+    config.pluginmanager.register(session_tests.SessionTests(given["tests"]), "startmethod-tests")
+    if not given["shows"]:
         return (yield)
-    # What tests print is shown, and what the terminal reporter writes is not: it takes its file
-    # before the session starts.
+    # Show what tests print, but not what the terminal reporter writes: it takes its file before
+    # the session starts.
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.ExitStack() as redirected:  # noqa: PTH123 (no path)
         redirected.enter_context(contextlib.redirect_stdout(nowhere))
         config.stash[REDIRECTED] = redirected
@@ -90,31 +90,31 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Let tests print."""
+    """Show what tests print."""
     if REDIRECTED in session.config.stash:
         session.config.stash[REDIRECTED].close()
 
 
-def _change(options: argparse.Namespace, told: dict[str, Any]) -> None:
-    """Set what a session doesn't take over from the command line."""
+def _change(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Set the options that a session doesn't take from the command line."""
     known = vars(options)
-    changed = {**OFF, **ON, "start_method": [told["start_method"]]}
-    if told["basetemp"]:
-        changed["basetemp"] = told["basetemp"]
+    changed = {**OFF, **ON, "start_method": [given["start_method"]]}
+    if given["basetemp"]:
+        changed["basetemp"] = given["basetemp"]
     known.update((name, value) for name, value in changed.items() if name in known)
 
 
-def _told(descriptor: int) -> dict[str, Any]:
+def _read_input(descriptor: int) -> dict[str, Any]:
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, encoding="ascii") as file:
-        told: dict[str, Any] = ast.literal_eval(file.read())
-    return told
+        given: dict[str, Any] = ast.literal_eval(file.read())
+    return given
 
 
 def _end_with(parent: int) -> None:
-    """Let the kernel end this process when the first pytest ends without a word.
+    """Let the kernel end this process as soon as the first pytest ends.
 
-    Elsewhere than on Linux it ends with its next report.
+    On other platforms than Linux this process ends at its next report.
     """
     if sys.platform == "linux":
         with contextlib.suppress(ImportError, OSError, AttributeError):  # a Python without ctypes

@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-# What the process runs. Before sys.path is right it imports nothing: the working directory comes
-# first there, and may have modules by any name.
+# The program of the process. It imports nothing before it has set sys.path, which begins with the
+# working directory: that may have modules of any name.
 BOOT = """
 import sys
 with open(int(sys.argv[1]), encoding="ascii", closefd=False) as file:
-    told = eval(file.read())
-sys.path[:], sys.argv[:] = told["sys_path"], told["argv"]
+    given = eval(file.read())
+sys.path[:], sys.argv[:] = given["sys_path"], given["argv"]
 import pytest
-sys.exit(pytest.main(told["args"]))
+sys.exit(pytest.main(given["args"]))
 """
 PLUGIN = "pytest_startmethod.runs.session_plugin"
-LAST_LINES = 100  # what faulthandler writes of pytest's stack has some 50
+LAST_LINES = 100  # faulthandler writes about 50 for pytest's stack
 
 
 class SessionProcess:
-    """A pytest process of its own: `told` is what its plugin needs to know, as plain values."""
+    """A pytest process of its own; `given` has plain values for its plugin."""
 
     def __init__(
         self,
-        told: Mapping[str, Any],
+        given: Mapping[str, Any],
         args: Sequence[str],
         folder: Path,
         *,
@@ -44,15 +44,15 @@ class SessionProcess:
         shows: bool,
     ) -> None:
         self.ended = False
-        """Whether it said that it is through."""
+        """Whether it sent that it is complete."""
         self.is_closed = False
-        """Whether nothing more can come."""
+        """Whether no more messages can come."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the process)
         self._unread = b""
         self._reader, writer = os.pipe()
         with tempfile.TemporaryFile() as file:
             known = {
-                **told,
+                **given,
                 "sys_path": list(invocation.SYS_PATH),
                 "argv": list(invocation.ARGV),
                 "args": ["-p", PLUGIN, f"--startmethod-session={file.fileno()}", *args],
@@ -82,11 +82,11 @@ class SessionProcess:
                 os.close(writer)
 
     def fileno(self) -> int:
-        """Return what to wait for: a file that something is to be read from."""
+        """Return the descriptor that messages are read from, for `select`."""
         return self._reader
 
     def read(self) -> list[list[Any]]:
-        """Return the messages that have come, without waiting; the end is noted, too."""
+        """Return the messages that have come, without waiting; record the end."""
         messages = []
         while not self.is_closed and select.select([self], [], [], 0)[0]:
             data = os.read(self._reader, 1 << 16)
@@ -98,11 +98,11 @@ class SessionProcess:
         return messages
 
     def is_over(self) -> bool:
-        """Return whether nothing more will come: children that it left may hold the pipe."""
+        """Return whether it has ended, even if children that it left keep the pipe open."""
         return self.is_closed or self._process.poll() is not None
 
     def end(self, *signals: int, patience: float = 10.0) -> str:
-        """End it, first by these signals, and return how it ended."""
+        """End it, first by the given signals, and return how it ended."""
         ways = (*signals, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
         for number in ways if signals else (0, *ways):
             if number and self._process.poll() is None:
@@ -111,10 +111,10 @@ class SessionProcess:
                 self._process.wait(patience)
                 break
         os.close(self._reader)
-        return _ending(self._process.returncode)
+        return _describe_exit(self._process.returncode)
 
     def last_lines(self, start: int = 0) -> str:
-        """Return the last lines that it printed from here on; call this after its end, and once."""
+        """Return the last lines that it printed after `start`; to be called once, after its end."""
         with self._log:
             size = self._log.seek(0, os.SEEK_END)
             self._log.seek(max(start, size - (1 << 16)))
@@ -123,13 +123,13 @@ class SessionProcess:
 
 
 def wait(processes: Iterable[SessionProcess], seconds: float) -> None:
-    """Wait until one of these sends something."""
+    """Wait until one of the processes sends a message."""
     select.select([process for process in processes if not process.is_closed], [], [], seconds)
 
 
-def _ending(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
-        with suppress(ValueError):  # a number that is no signal here
+        with suppress(ValueError):  # the number of no signal
             return signal.Signals(-code).name
     return f"exit code {code}"
 
@@ -137,7 +137,7 @@ def _ending(code: int | None) -> str:
 def _flags() -> list[str]:
     """Return the interpreter's own options, such as ``-X dev``.
 
-    Private, and the same from Python 3.2 to 3.15; where it goes missing there are none.
+    Private, and the same from Python 3.2 to 3.15; if it goes missing, there are none.
     """
     flags = getattr(subprocess, "_args_from_interpreter_flags", list)
     return list(flags())

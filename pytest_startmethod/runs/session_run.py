@@ -1,4 +1,4 @@
-"""Runs tests in a session, and in a new one what is left when it dies."""
+"""Runs tests in a session; if it dies, runs the remaining tests in a new one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from pytest_startmethod.runs.session_process import SessionProcess
 
 POLL = 0.1
-"""Seconds after which a process is looked at that sends nothing."""
+"""Seconds between looks at processes that send nothing."""
 
 
 class SessionRun:
-    """The tests of one start method; `number` tells those apart that run side by side."""
+    """The tests of one start method; `number` tells sessions apart that run side by side."""
 
     def __init__(self, shown: Receiver, method: str, number: int) -> None:
         self.shown = shown
@@ -34,7 +34,7 @@ class SessionRun:
         self.process: SessionProcess | None = None
 
     def start(self) -> None:
-        """Start a session for the tests that are left, where none runs."""
+        """Start a session for the remaining tests, if none runs."""
         if self.process is None and self.shown.todo:
             self._sessions += 1
             try:
@@ -44,14 +44,14 @@ class SessionRun:
                 self.shown.give_up("its session failed", why)
 
     def read(self) -> None:
-        """Take what the session has sent."""
+        """Read the messages of the session."""
         if self.process is not None:
             self._messages.extend(self.process.read())
 
     def step(self, session: pytest.Session | None) -> bool:
-        """Show what there is, and return whether there will be more.
+        """Handle the messages that were read, and return whether there will be more.
 
-        A test is shown to its end, with its warnings, also where `session` is to stop.
+        A test that has begun is shown to its end, with its warnings, even if `session` stops.
         """
         while self._messages:
             is_stopping = session is not None and (session.shouldfail or session.shouldstop)
@@ -59,21 +59,21 @@ class SessionRun:
                 return False
             self.shown.receive(*self._messages.popleft())
         if self.process is not None and self.process.is_over():
-            self.read()  # what it sent before its end
+            self.read()  # messages that it sent before its end
             if not self._messages:
                 self._finish()
         return bool(self._messages) or self.process is not None or bool(self.shown.todo)
 
     def end(self, *signals: int, patience: float = 10.0) -> None:
-        """End the session, whatever it does."""
+        """End the session, even if it still runs tests."""
         process, self.process = self.process, None
         if process is not None:
             process.end(*signals, patience=patience)
             process.last_lines()
 
     def _finish(self) -> None:
-        """Find out how the session ended, and what is left."""
-        assert self.process is not None  # as `step` has looked
+        """Handle the end of the session: complete, stopped or dead."""
+        assert self.process is not None  # `step` has checked it
         process, shown = self.process, self.shown
         ending, printed = process.end(), process.last_lines(shown.printed)
         self.process = None
@@ -84,15 +84,15 @@ class SessionRun:
         ended = f"{how}: {shown.problem}" if shown.problem else f"{how}\n{printed}"
         if shown.running is not None:
             shown.end_running(ended)
-        elif not shown.begun:  # so would the next
+        elif not shown.begun:  # a new one would end the same way
             shown.give_up("its session failed", ended)
         shown.begun, shown.printed, shown.problem = False, 0, ""
 
 
 def run(runs: Sequence[SessionRun], session: pytest.Session | None = None) -> None:
-    """Run the sessions, as many at once as there are workers, and show one after the other.
+    """Run as many sessions at once as there are workers, and show one after the other.
 
-    Until `session` is to stop, where it is given.
+    If `session` is given, stop when it stops.
     """
     try:
         for number, current in enumerate(runs):
@@ -112,7 +112,7 @@ def run(runs: Sequence[SessionRun], session: pytest.Session | None = None) -> No
             if session is not None and (session.shouldfail or session.shouldstop):
                 return
     except KeyboardInterrupt:
-        for one in runs:  # the terminal has interrupted them, too, or it is done now
+        for one in runs:  # the terminal may have interrupted them, too
             one.end(0, patience=1.0)
         raise
     finally:
@@ -126,14 +126,14 @@ def _start(shown: Receiver, method: str, number: int, attempt: int) -> SessionPr
     shows = shown.is_shown and config.getoption("capture") == "no"
     named = [p.__name__ if isinstance(p, ModuleType) else p for p in params.plugins or ()]
     loaded = [arg for name in named for arg in ("-p", str(name))]
-    told = {
+    given = {
         "start_method": method,
         "tests": shown.todo,
         "basetemp": _basetemp(config, shown.label + (f"-{attempt}" if attempt > 1 else "")),
         "workerinput": worker_input.make(config, number),
     }
     return session_process.SessionProcess(
-        told,
+        given,
         [*loaded, *map(os.fspath, params.args)],
         params.dir,
         environment=worker_input.environment(config, number),
@@ -142,9 +142,9 @@ def _start(shown: Receiver, method: str, number: int, attempt: int) -> SessionPr
 
 
 def _basetemp(config: pytest.Config, name: str) -> str:
-    """Return a folder for temporary ones, beside those of the first pytest, as xdist does it.
+    """Return a base folder for ``tmp_path``, below the first pytest's, as for workers of xdist.
 
-    Private, since pytest 3.9; where it goes missing, a session has a numbered folder of its own.
+    Private, since pytest 3.9; if it goes missing, a session has a numbered folder of its own.
     """
     factory = getattr(config, "_tmp_path_factory", None)
     return str(factory.getbasetemp() / name) if factory is not None else ""

@@ -1,4 +1,4 @@
-"""Collects the given tests alone, in the given order."""
+"""Collects only the tests of a session, in their order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SessionTests:
-    """The hooks that select the tests of a session: `tests` are paths by node id, in order."""
+    """The hooks that select the tests; `tests` has their paths by node id, in order."""
 
     def __init__(self, tests: Mapping[str, str]) -> None:
         self._places = {nodeid: place for place, nodeid in enumerate(tests)}
@@ -25,7 +25,7 @@ class SessionTests:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Drop arguments without such a test: pytest imports what they name in any case."""
+        """Drop arguments that lead to none of the tests: pytest would import what they name."""
         config = session.config
         kept = [arg for arg in config.args if self._leads_to_test(arg, config)]
         config.args = kept or config.args
@@ -38,14 +38,14 @@ class SessionTests:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makeitem(self, name: str, obj: object) -> list[pytest.Item] | None:
-        """Make no items of other functions, which takes most of the time of a collection."""
+        """Make no items of other functions: that takes most of the time of a collection."""
         return [] if isfunction(obj) and name not in self._names else None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
         self, items: list[pytest.Item]
     ) -> Generator[None, object, object]:
-        """Keep the tests, in the order in which they ran before: some plugins shuffle."""
+        """Keep only the tests, in the order of the first run: some plugins shuffle."""
         result = yield
         kept = [item for item in items if item.nodeid in self._places]
         items[:] = sorted(kept, key=lambda item: self._places[item.nodeid])
@@ -54,5 +54,5 @@ class SessionTests:
     def _leads_to_test(self, arg: str, config: pytest.Config) -> bool:
         name = arg.partition("::")[0].partition("[")[0]
         path = Path(os.path.normpath(config.invocation_params.dir / name))
-        # What is no path is the name of a package, by --pyargs.
+        # An argument that is no path is the name of a package, with --pyargs.
         return not path.exists() or path in self._paths or path in self._folders

@@ -1,4 +1,4 @@
-"""Runs the concerned tests in a session for each further start method."""
+"""Reruns the concerned tests in a session for each further start method."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def register(config: pytest.Config, methods: Sequence[str]) -> None:
-    """Register the hooks, in the process that shows the results."""
-    if hasattr(config, "workerinput"):  # which pytest-xdist gives to the config of its workers
+    """Register the hooks in the process that shows the results."""
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist
         return
     sessions = Sessions(config, methods, Notes())
     collector.register(config, sessions.notes, sessions.take)
@@ -31,14 +31,14 @@ def register(config: pytest.Config, methods: Sequence[str]) -> None:
 
 
 class Concerned(NamedTuple):
-    """A concerned test: by which id a session collects it, and from which file."""
+    """A concerned test: the id by which a session collects it, and its file."""
 
     nodeid: str
     path: str
 
 
 class Sessions:
-    """The hooks that find the concerned tests and run them once more: a plugin of its own."""
+    """The hooks that find the concerned tests and rerun them."""
 
     def __init__(self, config: pytest.Config, methods: Sequence[str], notes: Notes) -> None:
         self._config = config
@@ -52,16 +52,16 @@ class Sessions:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Take note of the order of tests, whose reports come from the workers in any order."""
+        """Record the order of the tests: workers send their reports in any order."""
         self._places = self._places or {nodeid: place for place, nodeid in enumerate(ids)}
 
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
-        """Take note of a warning: no session is to show it once more."""
+        """Record a warning, so that sessions don't show it again."""
         if not self._begun:
             self._warned.add(Warned.of(warning_message))
 
     def take(self, report: pytest.TestReport) -> None:
-        """Take note of a report that says of a run, or that something didn't pass."""
+        """Record the outcome of a report, and its test, if that is concerned."""
         if self._begun:
             return
         self._outcomes.add(report.nodeid, report)
@@ -71,9 +71,11 @@ class Sessions:
         if run is not None and run.concerned and report.nodeid not in self._concerned:
             self._add(report.nodeid, run)
 
-    @pytest.hookimpl(wrapper=True, trylast=True)  # inside pytest-cov's, which reports at its end
+    @pytest.hookimpl(
+        wrapper=True, trylast=True
+    )  # inside pytest-cov's, which writes its report afterwards
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Run the concerned tests under the further start methods, once all tests are over."""
+        """Rerun the concerned tests under the further start methods, after all tests."""
         result = yield
         self._begun = True
         if self._concerned:
@@ -81,7 +83,7 @@ class Sessions:
         return result
 
     def _tell_of_crash(self, report: pytest.TestReport) -> None:
-        """Let a test count as concerned whose worker crashed before it could tell."""
+        """Count a test as concerned if its worker crashed before it could tell."""
         path = self._config.rootpath / report.nodeid.partition("::")[0]
         if path.exists():
             run = Run(self._first, report.nodeid, report.nodeid, asked=False, concerned=True)
@@ -92,7 +94,7 @@ class Sessions:
         name = without_group(nodeid) if grouped else nodeid
         self._concerned[nodeid] = Concerned(name, run.path)
         session: Any = self._config.pluginmanager.get_plugin("session")
-        session.testscollected += len(self._further)  # what the progress counts to
+        session.testscollected += len(self._further)  # the total of the progress
 
     def _run(self, session: pytest.Session) -> None:
         from pytest_startmethod.runs import session_run
@@ -125,10 +127,10 @@ class Sessions:
         names: dict[str, str],
         runs: Iterable[SessionRun],
     ) -> None:
-        """Run what ended in another way once more, in a session under the first start method.
+        """Rerun the tests that ended differently in a session under the first start method.
 
-        What ends so there, too, doesn't depend on the start method: it may need a test that isn't
-        concerned, or something else that a session doesn't have.
+        A test that ends differently there too doesn't depend on the start method. It may need a
+        test that isn't concerned, or something else that a session doesn't have.
         """
         from pytest_startmethod.runs import session_run
 
@@ -148,7 +150,7 @@ class Sessions:
 
 
 def why_not(config: pytest.Config) -> str:
-    """Return why no session can be what this process is; "" where one can."""
+    """Return why this run can have no sessions; "" if it can."""
     objects = [p for p in config.invocation_params.plugins or () if not _is_named(p)]
     if objects:
         kinds = ", ".join(sorted({type(plugin).__name__ for plugin in objects}))
@@ -160,7 +162,7 @@ def why_not(config: pytest.Config) -> str:
 
 
 def command(config: pytest.Config, method: str) -> str:
-    """Return what to type for the run that no session can be."""
+    """Return the command that a user can type instead of a session."""
     given = map(str, config.invocation_params.args)
     kept = [arg for arg in given if not arg.startswith("--start-method=")]
     return shlex.join(["pytest", f"--start-method={method}", *kept])

@@ -1,4 +1,4 @@
-"""What other plugins expect in a process that looks like a worker of pytest-xdist."""
+"""Makes the input and the environment by which a session looks like a worker of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make(config: pytest.Config, number: int) -> dict[str, Any]:
-    """Return the ``workerinput`` of a session, as far as plain values can tell it."""
+    """Return the ``workerinput`` of a session: those items that are plain values."""
     workers = count(config)
     name = f"gw{number}" if workers else "master"  # what xdist's fixture `worker_id` returns
     made: dict[str, Any] = {
@@ -54,9 +54,9 @@ def count(config: pytest.Config) -> int:
 
 
 def _ask_plugins(config: pytest.Config, node: SimpleNamespace) -> None:
-    """Call the hook of pytest-xdist by which plugins prepare a worker, where there is one.
+    """Call the hook of pytest-xdist by which plugins prepare a worker, if there is one.
 
-    One plugin after another: pytest-cov's fails where pytest-xdist distributes nothing.
+    One plugin after another: pytest-cov's fails if pytest-xdist distributes nothing.
     """
     caller = getattr(config.hook, "pytest_configure_node", None)
     implementations = caller.get_hookimpls() if caller is not None else ()
@@ -64,15 +64,15 @@ def _ask_plugins(config: pytest.Config, node: SimpleNamespace) -> None:
         others = [other.plugin for other in implementations if other is not asked]
         try:
             config.pluginmanager.subset_hook_caller("pytest_configure_node", others)(node=node)
-        except Exception:  # noqa: BLE001 (another plugin's, which then goes without)
+        except Exception:  # noqa: BLE001 (another plugin's error)
             continue
 
 
 def _tell_known_plugins(config: pytest.Config, made: dict[str, Any]) -> None:
-    """Tell what these plugins tell their workers, which no public call returns.
+    """Add what these plugins send their workers, and what no public call returns.
 
-    pytest-cov's names are the same from 2.0 to 7.1, pytest-randomly's from 1.0 to 5.1; where one
-    goes missing, the session ends with an error that names it.
+    pytest-cov's names are the same from 2.0 to 7.1, pytest-randomly's from 1.0 to 5.1; if one goes
+    missing, the session ends with an error that names it.
     """
     if hasattr(config.option, "randomly_seed"):
         made.setdefault("randomly_seed", config.option.randomly_seed)

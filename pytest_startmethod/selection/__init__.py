@@ -1,1 +1,1 @@
-"""Which start methods does a test run under?"""
+"""Selects the start methods that each test runs under."""

@@ -1,4 +1,4 @@
-"""Which runs of tests are collected?"""
+"""Makes one run of a test for each of its start methods."""
 
 from __future__ import annotations
 
@@ -7,37 +7,34 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod.report import summary
 from pytest_startmethod.selection import fixtures, marker
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from pytest_startmethod.selection.table import Selection
 
 PARAMETRIZED_TWICE = (
-    "parametrizes {} itself, which the plugin does for its fixtures and marker: name the "
+    "parametrizes {} itself, but the plugin does that for its fixtures and marker: name the "
     "start methods by @pytest.mark.start_methods instead"
 )
 
 
 class Collection:
-    """The hooks that make the runs of tests: a plugin of its own, as it knows what is selected."""
+    """The hooks that make the runs; `prepare` gets all tests, if any runs under a start method."""
 
-    def __init__(self, selection: Selection) -> None:
-        self._selection = selection
-        self._concerned = selection.by_user
+    def __init__(
+        self, selection: Selection, prepare: Callable[[pytest.Config, list[pytest.Item]], None]
+    ) -> None:
+        self._prepare = prepare
+        self._has_runs = selection.by_user
 
-    def pytest_report_header(self) -> str:
-        """Say which start methods tests run under."""
-        return summary.header(self._selection)
-
-    @pytest.hookimpl(trylast=True)  # so that the start method is the last part of a test's id
+    @pytest.hookimpl(trylast=True)  # so that a test's id ends with the start method
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one run of a test for each of its start methods."""
         test, names = metafunc.definition, metafunc.fixturenames
         marked = marker.is_marked(test)
-        if not marked and "start_method" not in names:  # which the other fixtures ask for
+        if not marked and "start_method" not in names:  # the other fixtures ask for it
             return
         parametrized = _parametrized(metafunc).intersection(fixtures.NAMES)
         if "start_method" in parametrized:
@@ -52,15 +49,15 @@ class Collection:
             params = marker.runs(test, needs_default="default_start_method" in names)
             scope = test.config.getini("start_method_scope")
             metafunc.parametrize("start_method", params, indirect=True, scope=scope)
-            self._concerned = True
+            self._has_runs = True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Make the runs of a `unittest.TestCase`, whose tests pytest doesn't parametrize."""
+        """Make the runs of a marked `unittest.TestCase`: pytest doesn't parametrize its tests."""
         report = yield
-        unittest = sys.modules.get("unittest")  # as it is wherever there is a TestCase
+        unittest = sys.modules.get("unittest")  # no TestCase without it
         if unittest is None or not isinstance(collector, pytest.Class):
             return report
         if not issubclass(collector.obj, unittest.TestCase):
@@ -70,7 +67,7 @@ class Collection:
             for test in report.result:
                 if isinstance(test, pytest.Function) and marker.is_marked(test):
                     made += marker.runs_of_unittest(test)
-                    self._concerned = True
+                    self._has_runs = True
                 else:
                     made.append(test)
         except pytest.fail.Exception as error:
@@ -81,23 +78,19 @@ class Collection:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(
-        self,
-        config: pytest.Config,
-        items: list[pytest.Item],  # the hook's name for them hides the module
+        self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Deselect what a marker names and the user didn't select, and prepare the runs."""
-        if self._concerned:
-            from pytest_startmethod.runs import base_run
-
-            base_run.prepare(config, items)
+        """Prepare the collected tests."""
+        if self._has_runs:
+            self._prepare(config, items)
 
 
 def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
-    """Return the names that the suite itself gives parameters, and drop what those replace.
+    """Return the names that the suite parametrizes itself, and drop the fixtures of such names.
 
-    pytest drops the fixtures behind such a name too, but only after its hook. There is no public
-    way to either (pytest 8.0 to 9.2): where the attributes go missing, what a pytest_generate_tests
-    of the suite's parametrizes isn't seen, and pytest refuses to do so twice.
+    pytest drops these fixtures too, but only after its hook. Neither is possible by public API
+    (pytest 8.0 to 9.2). If the attributes go missing, the plugin doesn't see what the suite's own
+    pytest_generate_tests parametrizes, and pytest refuses to parametrize a name twice.
     """
     calls = getattr(metafunc, "_calls", ())
     info = getattr(metafunc.definition, "_fixtureinfo", None)
@@ -107,19 +100,19 @@ def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
 
 
 def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
-    """Tell whether a test's fixture of this name is the plugin's, and not one of the suite's.
+    """Return whether a test's fixture of this name is the plugin's, not one of the suite.
 
-    With those the plugin has no business. There is no public way to tell (pytest 8.0 to 9.2): where
-    the attribute goes missing, a fixture of the suite's by such a name counts as the plugin's.
+    The plugin leaves the suite's fixtures alone. No public API tells them apart (pytest 8.0 to
+    9.2). If the attribute goes missing, a fixture of the suite counts as the plugin's.
     """
     if name not in metafunc.fixturenames:
         return False
     known = getattr(metafunc, "_arg2fixturedefs", None)
     if known is None:
         return True
-    for fixture in reversed(known.get(name, ())):  # none of a parameter
+    for fixture in reversed(known.get(name, ())):  # a parameter has none
         if fixture.func.__module__ == fixtures.__name__:
             return True
-        if name not in fixture.argnames:  # one that overrides ours, and doesn't ask for it
+        if name not in fixture.argnames:  # it overrides ours and doesn't ask for it
             return False
     return False

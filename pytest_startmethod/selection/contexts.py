@@ -1,4 +1,4 @@
-"""Which contexts exist, by start method, and which of them is the process-wide default?"""
+"""Holds the contexts by start method, and sets the process-wide default."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RUN_ORDER = ("fork", "spawn", "forkserver")
 
 
 class ContextError(Exception):
-    """A plugin or conftest offers contexts that can't be used; its text is the whole message."""
+    """A plugin or conftest offers contexts that can't be used; the text is the whole message."""
 
 
 class Platform(NamedTuple):
-    """What the standard library supports here: start methods in run order, and its default."""
+    """The start methods that the standard library supports here, in run order, and its default."""
 
     supported: tuple[str, ...]
     default: str
@@ -30,38 +30,38 @@ class Platform(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What one plugin's ``pytest_startmethod_contexts`` returned."""
+    """The answer of one plugin to a hook."""
 
     plugin: str
     contexts: object
 
 
 def platform() -> Platform:
-    """Ask the standard library what it supports, before anything changes its default.
+    """Return what the standard library supports: to be called before the default is changed.
 
-    ``get_all_start_methods()`` names the default first; since Python 3.14 that is whatever the
-    process-wide default falls back to, so later it would name the one that is set here.
+    ``get_all_start_methods()`` names the default first. Since Python 3.14 it names the default that
+    `set_default` has set.
     """
     names = multiprocessing.get_all_start_methods()
     return Platform(tuple(in_run_order(names)), names[0])
 
 
 def in_run_order(names: Iterable[str]) -> list[str]:
-    """Sort names as tests run: fork, spawn, forkserver, then the others as they come."""
+    """Sort names as tests run: fork, spawn, forkserver, then the others in the given order."""
     known = {name: place for place, name in enumerate(RUN_ORDER)}
     return sorted(dict.fromkeys(names), key=lambda name: known.get(name, len(known)))
 
 
 def fallback() -> str:
-    """Return the start method that a process gets while nothing is pinned."""
+    """Return the start method of processes while no default is pinned."""
     return str(_fallback().get_start_method())
 
 
 def merge(standard: Mapping[str, BaseContext], offers: Iterable[Offer]) -> dict[str, Any]:
-    """Join the standard contexts and those that plugins offer, by start method in run order.
+    """Merge the standard contexts with those that plugins offer, by start method in run order.
 
-    An offered context takes the place of the standard one of its name.
-    Raises `ContextError` where an offer is no mapping of names to contexts, or two share a name.
+    An offered context replaces the standard one of its name.
+    Raises `ContextError` if an offer is no mapping of names to contexts, or if two share a name.
     """
     merged: dict[str, Any] = dict(standard)
     offered_by: dict[str, str] = {}
@@ -83,14 +83,14 @@ def merge(standard: Mapping[str, BaseContext], offers: Iterable[Offer]) -> dict[
 
 
 def _check(plugin: str, name: object, context: object) -> None:
-    """Raise `ContextError` where a name can't be typed by a user or a context starts nothing."""
+    """Raise `ContextError` for a name that users can't type, or a context without ``Process``."""
     if not isinstance(name, str) or not name.replace("_", "").isalnum():
         raise ContextError(
             f"{plugin} names a context {name!r}: use letters, digits and underscores"
         )
     if name in ("all", "default"):
         raise ContextError(
-            f"{plugin} names a context {name!r}, which means something else: rename it"
+            f"{plugin} names a context {name!r}, which has another meaning: rename it"
         )
     if not callable(getattr(context, "Process", None)):
         raise ContextError(
@@ -99,10 +99,10 @@ def _check(plugin: str, name: object, context: object) -> None:
 
 
 def starts_by(context: object) -> str:
-    """Return the method that a context starts processes by, whatever its name; "" if unknown.
+    """Return the start method of a context's processes, whatever its name; "" if unknown.
 
-    The class of its processes says so as `_start_method`, since Python 3.4; where that goes missing
-    the context's own word counts.
+    It is the `_start_method` of their class, private since Python 3.4; if that goes missing, it is
+    what the context's ``get_start_method()`` returns.
     """
     method = getattr(getattr(context, "Process", None), "_start_method", None)
     ask = getattr(context, "get_start_method", str)
@@ -110,41 +110,41 @@ def starts_by(context: object) -> str:
 
 
 def set_default(name: str) -> None:
-    """Make a standard start method the process-wide default, as if it were the platform's own.
+    """Make a standard start method the process-wide default, as if it were the platform's.
 
-    So it isn't pinned: ``set_start_method()`` may be called after it, and
-    ``get_start_method(allow_none=True)`` is still ``None``.
+    It isn't pinned: ``set_start_method()`` may be called afterwards, and
+    ``get_start_method(allow_none=True)`` still returns ``None``.
     """
     Default.of(name).restore()
 
 
 class Default(NamedTuple):
-    """What the process-wide default is at a time: what was pinned, and else what is fallen to."""
+    """A process-wide default: the pinned start method, and the context used if none is pinned."""
 
     pinned: str | None
     fallback: BaseContext
 
     @classmethod
     def of(cls, name: str) -> Default:
-        """Return what a standard start method is as the platform's own default."""
+        """Return the default as it is if a standard start method is the platform's default."""
         return cls(None, multiprocessing.get_context(name))
 
     @classmethod
     def current(cls) -> Default:
-        """Take note of it."""
+        """Return the present default."""
         return cls(System.get_start_method(allow_none=True), _fallback())
 
     def restore(self) -> None:
-        """Make it so again, "not set yet" too."""
+        """Make this the process-wide default again, even if none was pinned."""
         pinned = System.get_start_method(allow_none=True)
         if pinned != self.pinned or _fallback() is not self.fallback:
             _set_fallback(self.fallback)
             System.set_start_method(self.pinned, force=True)
 
 
-# What multiprocessing falls back to while nothing is pinned: private, and the same from Python 3.4
-# to 3.15. There is no public way to choose a default that set_start_method() may still follow.
-# Where it goes missing these two raise AttributeError, at the first use and not in silence.
+# The context that multiprocessing uses while none is pinned: private, and the same from Python 3.4
+# to 3.15. No public API sets a default that set_start_method() can still change. If the attribute
+# goes missing, the first use of these two raises AttributeError.
 
 
 def _fallback() -> BaseContext:

@@ -1,4 +1,4 @@
-"""What may a test ask for?"""
+"""The fixtures ``start_method``, ``mp_context`` and ``default_start_method``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NAMES = ("start_method", "mp_context", "default_start_method")
 
 
 def plugin(known: Settings) -> ModuleType:
-    """Return the fixtures as a plugin, made for a run of pytest.
+    """Return the fixtures as a plugin, made for one run of pytest.
 
-    So they know what there is, and don't ask for `request`, which takes pytest 9.2 longer than all
-    the rest.
+    So they know the settings without asking for `request`, which takes pytest 9.2 longer than
+    everything else.
     """
 
     @pytest.fixture(scope=settings.scope)
@@ -30,8 +30,8 @@ def plugin(known: Settings) -> ModuleType:
         """Name of the multiprocessing start method that the test runs under, such as "fork"."""
         if known.test.parameter is None:
             pytest.fail(
-                "this test has no start method: name the fixture among the arguments of the test, "
-                "as request.getfixturevalue() comes too late to make a run for each; mark a "
+                "this test has no start method: request.getfixturevalue() comes too late to make "
+                "a run for each. Name the fixture among the arguments of the test, or mark a "
                 "unittest.TestCase with start_methods",
                 pytrace=False,
             )
@@ -42,9 +42,9 @@ def plugin(known: Settings) -> ModuleType:
         """Return the multiprocessing context of the test's start method.
 
         It is what multiprocessing.get_context(start_method) returns, or what a plugin offers under
-        that name. The process-wide default stays as it is.
+        that name. The process-wide default doesn't change.
         """
-        if start_method not in known.contexts:  # a start_method of the suite's own
+        if start_method not in known.contexts:  # the suite overrides start_method
             pytest.fail(table.unsupported([start_method], list(known.contexts)), pytrace=False)
         return known.contexts[start_method]
 
@@ -52,13 +52,13 @@ def plugin(known: Settings) -> ModuleType:
     def default_start_method(start_method: str) -> Iterator[str]:
         """Make the test's start method the process-wide default while it runs; return its name.
 
-        For code that calls multiprocessing.Process(), Pool() or ProcessPoolExecutor() itself. What
-        was the default before, or that none was set, is so again afterwards; a test that doesn't
-        ask for this fixture never sees it, whatever its scope.
+        For code that calls multiprocessing.Process(), Pool() or ProcessPoolExecutor() itself. The
+        default is restored afterwards, even if none was set. Tests that don't ask for this fixture
+        never see its default, whatever the scope.
         """
         before, wanted = contexts.Default.current(), contexts.Default.of(start_method)
-        # It is already, by the hook around the run of a test that asks for this by an argument: it
-        # also puts it back, whatever the test pins. Not so where a suite has its own start_method.
+        # If the test asks for this fixture by an argument, the hook around the test has set the
+        # default already, and restores it. Not so if the suite overrides start_method.
         set_by_hook = before == wanted and known.test.parameter is not None
         wanted.restore()
         yield start_method

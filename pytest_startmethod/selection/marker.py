@@ -1,4 +1,4 @@
-"""What does a test say of its start methods?"""
+"""Reads the marker ``start_methods``, and gives marked tests their runs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pytest_startmethod.settings import SETTINGS
 
 MARKER = "start_methods"
 MARKER_HELP = (
-    "start_methods(*names, reason=''): run the test under these multiprocessing start methods "
-    "only; no names: under all. A name may be a pytest.param(name, marks=...). A test that asks "
-    "for none of the fixtures mp_context, start_method, default_start_method gets the last of them."
+    "start_methods(*names, reason=''): run the test only under these multiprocessing start methods "
+    "(no names: all). A name may be a pytest.param(name, marks=...). A test that uses none of the "
+    "fixtures mp_context, start_method and default_start_method gets the last of them."
 )
 
 INJECTED = ("start_method", "default_start_method")
 
-# The start method that an item of a `unittest.TestCase` was made for.
+# The start method of an item of a `unittest.TestCase`.
 METHOD: pytest.StashKey[str] = pytest.StashKey()
 
 ParameterSet = type(pytest.param())
 
 
 class StartMethod(str):
-    """A start method that the plugin gave a test as its parameter, not the suite itself."""
+    """A start method as a parameter that the plugin, not the suite, gave a test."""
 
     __slots__ = ()
 
@@ -37,13 +37,13 @@ _parameter = lru_cache(StartMethod)
 
 
 def is_marked(item: pytest.Item) -> bool:
-    """Tell whether a test carries the marker, itself or by its class or module."""
-    # The keywords have all names of markers: to look there first saves most of the time.
+    """Return whether a test, its class or its module has the marker."""
+    # To look at the keywords first, which have the names of all markers, saves most of the time.
     return MARKER in item.keywords and item.get_closest_marker(MARKER) is not None
 
 
 def start_method(item: pytest.Item) -> str | None:
-    """Return the start method that the plugin made a test's run for."""
+    """Return the start method of the run, if the plugin made it."""
     callspec = getattr(item, "callspec", None)  # only where the test is parametrized
     if callspec is not None:
         method = callspec.params.get("start_method")
@@ -52,23 +52,20 @@ def start_method(item: pytest.Item) -> str | None:
 
 
 def asks_for_default(item: pytest.Item) -> bool:
-    """Tell whether a test's start method is to be the process-wide default."""
+    """Return whether the test's start method becomes the process-wide default."""
     if METHOD in item.stash:
         return True
     return "default_start_method" in fixtures(item) and start_method(item) is not None
 
 
 def runs_of_unittest(test: pytest.Function) -> list[pytest.Function]:
-    """Return an item for each run of a marked method of a `unittest.TestCase`.
-
-    pytest doesn't parametrize those.
-    """
-    assert test.parent is not None  # as every item has one
+    """Return an item for each run of a marked method of a `unittest.TestCase`."""
+    assert test.parent is not None  # every item has one
     made = []
     for param in runs(test, needs_default=True):
         method = param.values[0]
         name = with_method(test.name, method)
-        # Not by its argument `originalname`: pytest 9.2 then makes that the node id.
+        # Given as an argument, pytest 9.2 would make `originalname` the node id.
         run = type(test).from_parent(test.parent, name=name, callobj=test.obj)
         run.originalname = test.originalname
         _split_id(run)
@@ -80,10 +77,10 @@ def runs_of_unittest(test: pytest.Function) -> list[pytest.Function]:
 
 
 def _split_id(run: pytest.Item) -> None:
-    """Let the start method be the part of a node id that holds parameters.
+    """Make the start method the part of the node id that holds parameters.
 
-    pytest 9.2 has node ids in parts, and --lf and --sw compare those. Private, since 9.2; where it
-    is missing, as before, ids are text; where it is renamed, --lf doesn't find these items.
+    Since pytest 9.2 node ids have parts, which --lf and --sw compare. They are private: before 9.2
+    there are none, and ids are text; if they are renamed, --lf doesn't find these items.
     """
     parts = getattr(run, "_id", None)
     if parts is not None and hasattr(parts, "parse"):
@@ -91,26 +88,26 @@ def _split_id(run: pytest.Item) -> None:
 
 
 def complete(item: pytest.Item) -> None:
-    """Make a marked test ready to run.
+    """Prepare a marked test.
 
-    One that asks for none of the fixtures gets what it was parametrized with: pytest drops a name
-    that only ``pytest_generate_tests`` added (seen on pytest 8.0 to 9.2). And pytest looks for a
-    method of a `unittest.TestCase` by the name of the item.
+    A test that uses none of the fixtures gets them again: pytest (8.0 to 9.2) drops names of
+    fixtures that only ``pytest_generate_tests`` added. An item of a `unittest.TestCase` gets the
+    name of its method, by which pytest looks for it.
     """
     if METHOD in item.stash and isinstance(item, pytest.Function):
-        _ = item.location  # which pytest keeps from here on: it has the start method in it
+        _ = item.location  # pytest keeps it from now on, with the start method in it
         item.name = item.originalname
     elif start_method(item) is not None and "start_method" not in fixtures(item):
         fixtures(item)[:0] = INJECTED
 
 
 def fixtures(item: pytest.Item) -> list[str]:
-    """Return the names of a test's fixtures; doctests and plugins' own items may have none."""
+    """Return the names of a test's fixtures; doctests and items of plugins may have none."""
     return getattr(item, "fixturenames", [])
 
 
 def runs(test: pytest.Function, *, needs_default: bool) -> list[Any]:
-    """Return what start_method is parametrized with; a bad marker fails the collection."""
+    """Return the parameters of start_method; a bad marker fails the collection."""
     chosen = test.config.stash[SETTINGS].selection
     mark = test.get_closest_marker(MARKER)
     args = mark.args if mark else ()
@@ -138,6 +135,6 @@ def _skip(reason: str | None) -> list[pytest.MarkDecorator]:
 
 
 def fail_collection(test: pytest.Function, problem: str) -> NoReturn:
-    """End the collection of the test's file with one line, and let other files run."""
+    """Fail the collection of the test's file with one line, and let other files run."""
     test.config.option.continue_on_collection_errors = True
     pytest.fail(f"{test.nodeid}: {problem}", pytrace=False)

@@ -1,4 +1,4 @@
-"""Which start methods does a test run under?"""
+"""Computes the start methods that a test runs under, from what is known and selected."""
 
 from __future__ import annotations
 
@@ -11,79 +11,79 @@ if TYPE_CHECKING:
 
 
 class SelectionError(Exception):
-    """A user named start methods that can't be used; its text is the whole message."""
+    """A user named start methods that can't be used; the text is the whole message."""
 
 
 class Methods(NamedTuple):
-    """The start methods that there are, each tuple in run order."""
+    """The existing start methods; each tuple is in run order."""
 
     known: tuple[str, ...]
-    """What a user may name: the standard library's on any platform, and plugins' contexts."""
+    """The names that a user may type: the standard library's on any platform, and plugins'."""
     supported: tuple[str, ...]
-    """Those that this platform and the plugins have a context for."""
+    """Those for which this platform or a plugin has a context."""
     standard: tuple[str, ...]
-    """Those of them that can be the process-wide default: the standard library's own."""
+    """The supported ones of the standard library: these can be the process-wide default."""
     platform_default: str
 
     @property
     def words(self) -> Mapping[str, tuple[str, ...]]:
-        """What may be written for ``--start-method`` and what each word stands for."""
+        """The words that ``--start-method`` takes, and what each stands for."""
         names = {name: (name,) for name in self.known}
         return {**names, "all": self.supported, "default": (self.platform_default,)}
 
 
 class Marker(NamedTuple):
-    """What ``@pytest.mark.start_methods(*names, reason=...)`` says; no names: all."""
+    """The arguments of ``@pytest.mark.start_methods(*names, reason=...)``; no names: all."""
 
     names: tuple[str, ...]
     reason: str = ""
 
 
 class Run(NamedTuple):
-    """One run of a test: its start method, and why it is skipped where it is."""
+    """One run of a test: its start method, and why it is skipped, if it is."""
 
     start_method: str
     skip_reason: str | None
 
 
 class Selection(NamedTuple):
-    """The start methods that this pytest run selects."""
+    """The start methods that are selected for this pytest run."""
 
     methods: Methods
     selected: tuple[str, ...]
     by_user: bool
-    """Whether the option or the ini selected them; else all that is supported is selected."""
+    """Whether the user selects them; else all supported ones are selected."""
     unavailable: Mapping[str, str] = MappingProxyType({})
-    """Why a supported start method isn't to be used here, from a plugin's hook."""
+    """The reasons of plugins not to use a supported start method."""
 
     @property
     def process_defaults(self) -> tuple[str, ...]:
-        """The selected that can be the process-wide default here; none where none is selected."""
+        """The start methods that the user selects and that can be the process-wide default."""
         usable = set(self.methods.standard) - set(self.unavailable)
         return tuple(name for name in self.selected if name in usable) if self.by_user else ()
 
     @property
     def process_default(self) -> str | None:
-        """The process-wide default of tests that don't ask for one of their own."""
+        """The process-wide default of tests that don't ask for a start method."""
         return next(iter(self.process_defaults), None)
 
     @property
     def not_deselected(self) -> tuple[str, ...]:
-        """What a marker may name without its run being deselected; what's missing is skipped."""
+        """The start methods of a marker that aren't deselected; unsupported ones are skipped."""
         return self.selected if self.by_user else self.methods.known
 
     @property
     def unmarked_skip_reason(self) -> str | None:
-        """Why no test can run under the selected default, where a plugin forbids each one."""
+        """Why tests that ask for no start method can't run, if plugins forbid all selected."""
         if not self.by_user or self.process_default is not None:
             return None
         return next(reason for name, reason in self.unavailable.items() if name in self.selected)
 
     def runs(self, marker: Marker | None, *, needs_default: bool) -> list[Run]:
-        """Return the runs of a test, in run order, unselected ones of its marker included.
+        """Return the runs of a test, in run order, also unselected ones that its marker names.
 
-        `needs_default` says that the test's start method becomes the process-wide default.
-        Raises `SelectionError` where the marker leaves no run that could do so.
+        `needs_default`: whether the test's start method becomes the process-wide default.
+        Raises `SelectionError` if no start method of the marker can.
         """
         named = marker.names if marker else ()
         wanted = [name for name in self.methods.known if name in named] or (
@@ -108,9 +108,9 @@ class Selection(NamedTuple):
 def expand(values: Sequence[str], methods: Methods) -> tuple[str, ...]:
     """Return the start methods that the option's values name, in run order.
 
-    Each value is a word or several with commas between them.
-    Raises `SelectionError` for a word nobody knows, and where none of the named is supported or
-    can be the process-wide default, so that no run silently tests nothing.
+    Each value is a word, or several separated by commas.
+    Raises `SelectionError` for an unknown word. Also if none of the start methods is supported or
+    can be the process-wide default: the run would silently test nothing.
     """
     for value in values or [""]:
         for word in value.split(","):
@@ -127,16 +127,17 @@ def expand(values: Sequence[str], methods: Methods) -> tuple[str, ...]:
 
 
 def expand_known(values: Sequence[str], methods: Methods) -> tuple[str, ...]:
-    """Return what `expand` does, passing over the words that aren't known (yet)."""
+    """Return the same as `expand`, but ignore words that aren't known (yet)."""
     words = [word.strip() for value in values for word in value.split(",")]
     named = {name for word in words for name in methods.words.get(word, ())}
     return tuple(name for name in methods.known if name in named)
 
 
 def start_methods(*names: object, reason: object = "", known: Sequence[str]) -> Marker:
-    """Return the marker's arguments, bound as Python binds those of a call.
+    """Return the marker's arguments, bound by Python as those of a call.
 
-    Raises `SelectionError` for what is no name of a start method, `TypeError` for other arguments.
+    Raises `SelectionError` for anything but names of start methods, `TypeError` for unknown
+    arguments.
     """
     for name in names:
         if not isinstance(name, str):
@@ -156,7 +157,7 @@ def start_methods(*names: object, reason: object = "", known: Sequence[str]) -> 
 
 
 def unsupported(names: Sequence[str], supported: Sequence[str]) -> str:
-    """Say that the platform has none of these start methods."""
+    """Return the message that the platform supports none of these start methods."""
     are = "is" if len(names) == 1 else "are"
     has = f"(supported: {', '.join(supported)})"
     return f"{_quoted(names)} {are} not supported on {sys.platform} {has}"

@@ -49,7 +49,6 @@ class Child:
     def __init__(
         self,
         process: object,
-        popen: object,
         place: str,
         maker: object,
         owner: Owner,
@@ -57,27 +56,26 @@ class Child:
         by_pool: bool = False,
         made_at: str = "",
     ) -> None:
-        self._popen = weak(popen)
+        self._popen: weakref.ref[Any] | None = None
         self.name = str(getattr(process, "name", "process"))
-        self.pid = int(getattr(popen, "pid", None) or getattr(process, "pid", None) or 0)
-        # What started a process alone knows by which method, since Python 3.4. Where it goes
-        # missing the child is still recorded, and counts as proof of nothing.
-        self.start_method = str(getattr(popen, "method", "unknown"))
-        """The method that really started it."""
         # loky's "loky_init_main" is one that starts by "loky".
         self._class_method = getattr(process, "_start_method", None)
         self.place = place
         """The line that started it."""
-        self._maker = weak(maker)
+        self._maker = None if maker is None else weak(maker)
         self.by_pool = by_pool
         """Whether a thread of a pool or an executor asks for its exit code."""
         self.owner = owner
         self.made_at = made_at or place
         """The line that made its pool or executor, or else the line above."""
-        self.is_standard = self.start_method in RUN_ORDER
-        """Whether it was started by a start method of the standard library's."""
         self.daemon = bool(getattr(process, "daemon", False))
         """Whether Python ends it when it exits."""
+        self.pid = 0
+        """0 before it has started."""
+        self.start_method = "unknown"
+        """The method that really started it."""
+        self.is_standard = False
+        """Whether it was started by a start method of the standard library's."""
         self.exit_code: int | None = None
         """None while it runs, and where it isn't known."""
         self.gone = False
@@ -87,6 +85,17 @@ class Child:
         """The other threads that ran in the test's process when it was forked."""
         self.threads: list[dumps.Thread] = []
         """Where its threads were when it was asked last."""
+
+    def has_started(self, popen: object, pid: int) -> None:
+        """Learn what holds the process, as it runs now."""
+        self._popen = weak(popen)
+        self.pid = pid
+        # What started a process alone knows by which method, since Python 3.4. Where it goes
+        # missing the child is still recorded, and counts as proof of nothing.
+        self.start_method = str(getattr(popen, "method", "unknown"))
+        self.is_standard = self.start_method in RUN_ORDER
+        if self.start_method != "fork":
+            self.forked_beside = NONE
 
     @property
     def popen(self) -> Any:  # noqa: ANN401 (a private class, another for each start method)

@@ -45,6 +45,8 @@ echo $!
 class Lookout(Protocol):
     """Sends `SIGNAL` to a main thread that is blocked."""
 
+    is_thread: bool
+    """Whether it is a thread, which must not be alive at a fork."""
     thread: int
     """The system's id of its thread, where it is one; else 0."""
 
@@ -94,6 +96,7 @@ class ProcessLookout:
     Raises `OSError` where it can't be started.
     """
 
+    is_thread = False
     thread = 0
 
     def __init__(self, seconds: float) -> None:
@@ -107,7 +110,7 @@ class ProcessLookout:
             prctl.allow_ptrace(self._pid)
 
     def begin(self) -> None:
-        """Nothing is to be done: it tells by the handler whether somebody wants to know."""
+        """Do nothing: it tells by the handler whether somebody wants to know."""
 
     pause = make_way = begin
 
@@ -200,6 +203,8 @@ class ThreadLookout:
     Where there is no ``/proc`` it can't tell whether the main thread is blocked, and looks for the
     first time when the whole time is over.
     """
+
+    is_thread = True
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

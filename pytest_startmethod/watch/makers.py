@@ -22,22 +22,28 @@ POOLS = (Pool, ProcessPoolExecutor)
 PASSED_OVER = ("multiprocessing", "concurrent", "threading", "pytest_startmethod")
 
 
+NO_LINE = "the pool's own thread"
+
+
 def line(frame: FrameType | None) -> str:
     """Return the innermost line that isn't the standard library's or the plugin's."""
     while frame is not None:
         if package(frame) not in PASSED_OVER:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
-    return "the pool's own thread"
+    return NO_LINE
 
 
 def origin(frame: FrameType | None, made: WeakMap[Any]) -> tuple[str, object | None]:
     """Return the line that starts a process, and what was `made` whose code does it."""
-    start, maker = frame, None
-    while frame is not None and maker is None and package(frame) in PASSED_OVER:
-        maker = _maker(frame, made)
+    maker = None
+    while frame is not None:
+        if package(frame) not in PASSED_OVER:
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}", maker
+        if maker is None:
+            maker = _maker(frame, made)
         frame = frame.f_back
-    return line(start), maker
+    return NO_LINE, maker
 
 
 def _maker(frame: FrameType, made: WeakMap[Any]) -> object | None:

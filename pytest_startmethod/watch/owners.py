@@ -45,21 +45,44 @@ class OwnerFinder:
         self._thread = System.get_ident()
         self._lock = threading.RLock()  # the thread of a pool may make a process at any time
         self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}
-        self.runs: bool | None = None
-        """Whether a test's own code runs; None where no hook has said so yet."""
-        self.set_up: list[pytest.FixtureDef[Any]] = []
-        """The fixtures that are being set up, the innermost last."""
+        # Whether a test's own code runs; None where no hook has said so yet.
+        self._runs: bool | None = None
+        # The fixtures that are being set up, the innermost last.
+        self._set_up: list[pytest.FixtureDef[Any]] = []
+        # What was found last, until a hook is called: it is asked for with each process.
+        self._found: list[Owner | None] = []
 
     def find(self) -> Owner | None:
         """Return the fixture that is being set up, or the test that runs, or None."""
+        for found in self._found:
+            return found
         with self._lock:
-            runs, fixture = self.runs, self.set_up[-1] if self.set_up else None
+            runs, fixture = self._runs, self._set_up[-1] if self._set_up else None
             if runs is None and System.get_ident() == self._thread:
                 runs, fixture = _find_hook(sys._getframe(1))  # noqa: SLF001 (no other way, on CPython)
-            test = self._test() if runs is not False else None
-            if test is None or fixture is None:
-                return test
-            return self._of_fixture(fixture, untouched=test.untouched)
+            owner = self._test() if runs is not False else None
+            if owner is not None and fixture is not None:
+                owner = self._of_fixture(fixture, untouched=owner.untouched)
+            self._found = [owner] if self._runs is not None else []
+            return owner
+
+    def test_changes(self) -> None:
+        """Find the owner anew, as a test begins or ends."""
+        self._found = []
+
+    def code_runs(self, runs: bool) -> None:
+        """Learn from a hook whether a test's own code runs from now on."""
+        self._runs, self._found = runs, []
+
+    def set_up_begins(self, fixture: pytest.FixtureDef[Any]) -> None:
+        """Learn which fixture is set up from now on."""
+        self._set_up.append(fixture)
+        self._found = []
+
+    def set_up_ends(self) -> None:
+        """Learn that the innermost fixture is set up."""
+        self._set_up.pop()
+        self._found = []
 
     def of_fixtures(self, names: Collection[str]) -> set[Owner]:
         """Return the fixtures of these names that live, as far as they own something."""

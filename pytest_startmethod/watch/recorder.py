@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 TELLS = "wait" if WINDOWS else "poll"
 
 
-class Made(NamedTuple):
-    """What is known of a process, a lock, a pool or an executor that was made."""
+class Maker(NamedTuple):
+    """What is known of a pool or an executor."""
 
     owner: Owner | None
-    place: str = ""
+    place: str
     """The line that made it."""
 
 
@@ -63,10 +63,11 @@ class Recorder:
         self._started = started
         self.session = Owner("the session", lasts=True)
         self.children: list[Child] = []
-        self._made: WeakMap[Made] = WeakMap()
-        self._by_popen: WeakMap[Child] = WeakMap()
-        # The classes, by id, whose objects can't be noted: whoever starts them owns the process.
-        self._unnoted: set[int] = set()
+        self._makers: WeakMap[Maker] = WeakMap()
+        # Who owns each process and lock, by its id: whatever gets the same id later is noted anew.
+        # Nothing is kept alive, and it takes less time than a weak reference.
+        self._owners: dict[int, Owner | None] = {}
+        self._by_popen: dict[int, Child] = {}
         self._proxies_watched = False
         # The classes that hold processes, and those of them that define how to ask for the end.
         self._popen_classes: set[type] = set()
@@ -81,8 +82,10 @@ class Recorder:
         starting = {BaseProcess, *filter(None, map(makers.process_base, contexts))}
         for base in starting:
             self._patch(base, "start", self._wrap_start)
-        for made in (*starting, SemLock, *makers.POOLS):
+        for made in (*starting, SemLock):
             self._patch(made, "__init__", self._wrap_init)
+        for pool in makers.POOLS:
+            self._patch(pool, "__init__", self._wrap_maker_init)
         # `Pool._check_running` is private, since Python 3.8; where it goes missing, a test that is
         # served by a pool made elsewhere isn't known to be.
         self._patch(Pool, "_check_running", self._wrap_use)
@@ -93,11 +96,14 @@ class Recorder:
         """Put back what `install` wrapped."""
         self._patches.close()
 
-    def is_older(self, made: object) -> bool:
-        """Tell whether something was made at import or by a wider fixture, not by the test."""
-        known = self._made.get(made)
-        owner = self.session if known is None else known.owner
+    def is_older(self, lock: object) -> bool:
+        """Tell whether a lock was made at import or by a wider fixture, not by the test."""
+        owner = self._owners.get(id(lock), self.session)
         return owner is None or owner.lasts
+
+    def test_ended(self, test: Owner) -> None:
+        """Drop what is known of the processes and locks that a test has made."""
+        self._owners = {number: one for number, one in self._owners.items() if one is not test}
 
     def of_ended_owners(self) -> list[Child]:
         """Return the children whose owner has ended."""
@@ -113,13 +119,15 @@ class Recorder:
         child.owner = owner
         maker = child.maker
         if maker is not None:
-            self._made.set(maker, Made(owner, child.made_at))
+            self._makers.set(maker, Maker(owner, child.made_at))
 
     def forget(self, children: Iterable[Child]) -> None:
         """Drop the record of `children`."""
         gone = set(map(id, children))
         if gone:
             self.children = [child for child in self.children if id(child) not in gone]
+            kept = set(map(id, self.children))
+            self._by_popen = {n: child for n, child in self._by_popen.items() if id(child) in kept}
 
     def _patch(self, cls: type, name: str, wrap: Callable[[Any], Any]) -> None:
         original = vars(cls).get(name)
@@ -141,12 +149,11 @@ class Recorder:
         The class of the object itself: other libraries have their own, and pytester lets the
         standard library's be imported a second time.
         """
-        if cls not in self._popen_classes:
-            self._popen_classes.add(cls)
-            base = next((base for base in cls.__mro__ if TELLS in vars(base)), None)
-            if base is not None and base not in self._patched_popens:
-                self._patched_popens.add(base)
-                self._patch(base, TELLS, self._wrap_poll)
+        self._popen_classes.add(cls)
+        base = next((base for base in cls.__mro__ if TELLS in vars(base)), None)
+        if base is not None and base not in self._patched_popens:
+            self._patched_popens.add(base)
+            self._patch(base, TELLS, self._wrap_poll)
 
     # A forked child inherits the wrappers, and has no part in the record: hence the pid.
 
@@ -155,12 +162,24 @@ class Recorder:
         def __init__(made: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
             __tracebackhide__ = True
             if System.getpid() == self._pid:
-                noted = False
-                with self._guard:
-                    noted = self._note_made(made)
-                if not noted:
-                    self._unnoted.add(id(type(made)))
+                try:
+                    self._owners[id(made)] = self._owner()
+                except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+                    self._guard.note(error)
             original(made, *args, **kwargs)
+
+        return __init__
+
+    def _wrap_maker_init(self, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def __init__(maker: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
+            __tracebackhide__ = True
+            if System.getpid() == self._pid and maker not in self._makers:
+                with self._guard:
+                    # No other way to see who calls, on CPython.
+                    place = makers.line(sys._getframe(1))  # noqa: SLF001
+                    self._makers.set(maker, Maker(self._owner(), place))
+            original(maker, *args, **kwargs)
 
         return __init__
 
@@ -170,10 +189,12 @@ class Recorder:
             __tracebackhide__ = True
             code = original(popen, *args, **kwargs)
             if code is not None and System.getpid() == self._pid:
-                with self._guard:
-                    child = self._by_popen.get(popen)
-                    if child is not None:
+                try:
+                    child = self._by_popen.get(id(popen))
+                    if child is not None and child.exit_code is None and child.popen is popen:
                         child.note(code)
+                except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+                    self._guard.note(error)
             return code
 
         return poll
@@ -195,75 +216,81 @@ class Recorder:
             __tracebackhide__ = True
             if System.getpid() != self._pid:
                 return original(process, *args, **kwargs)
+            # As much as can be is done before the start. What is written afterwards the system
+            # copies, if the process is a fork; and it is none of the new process's time.
+            child = self._expect(process)
             # Of the standard library's classes; others, and the default's, may fork.
             forks = getattr(process, "_start_method", None) not in ("spawn", "forkserver")
-            beside = threads.NONE
             if self._stall is not None:
                 self._stall.before_start(forks=forks)
             try:
-                if forks:
-                    with self._guard:
-                        beside = threads.other_threads(self._older)
+                if forks and child is not None:
+                    child.forked_beside = threads.other_threads(self._older)
+            except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+                self._guard.note(error)
+            try:
                 original(process, *args, **kwargs)
             except BaseException as error:
                 with self._guard:
-                    self._record(process, broken_starts.find_popen(error), beside)
+                    self._record(child, process, broken_starts.find_popen(error))
                 raise
             finally:
                 if self._stall is not None:
                     self._stall.after_start()
-            with self._guard:
-                self._record(process, self._popen(process), beside)
+            try:
+                self._record(child, process, self._popen(process))
+            except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+                self._guard.note(error)
             return None
 
         return start
 
-    def _note_made(self, made: object) -> bool:
-        if made in self._made:  # by the __init__ of another class
-            return True
-        # The line counts only for what starts processes for others.
-        place = makers.line(sys._getframe(2)) if isinstance(made, makers.POOLS) else ""  # noqa: SLF001 (see `_record`)
-        return self._made.set(made, Made(self._owner(), place))
-
     def _popen(self, process: BaseProcess) -> object:
         """Return what holds a process that was started, whatever its class makes of `_popen`."""
-        with self._guard:
+        try:
             return getattr(process, "_popen", None)
+        except Exception as error:  # noqa: BLE001 (the user's property)
+            self._guard.note(error)
         held = vars(process).values()
         return next((one for one in held if hasattr(one, "pid") and hasattr(one, "poll")), None)
 
-    def _record(self, process: BaseProcess, popen: object, beside: threads.Beside) -> None:
-        pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
-        if popen is None or pid is None:
-            return
-        with self._guard:
-            self._watch_popen(type(popen))
-            self._launched(popen)
-        place, maker = "unknown line", None
-        with self._guard:
+    def _expect(self, process: BaseProcess) -> Child | None:
+        """Return the record of a process that is about to start; None of one that nobody owns."""
+        place, maker, of_maker = "unknown line", None, None
+        try:
             # No other way to see who calls, on CPython.
-            place, maker = makers.origin(sys._getframe(2), self._made)  # noqa: SLF001
+            place, maker = makers.origin(sys._getframe(2), self._makers)  # noqa: SLF001
+            of_maker = self._makers.get(maker)
+        except Exception as error:  # noqa: BLE001 (what was found so far is still recorded)
+            self._guard.note(error)
         by_pool = isinstance(maker, makers.POOLS)
-        # A manager's only process is made by whoever starts it.
-        owner = self._owner_of(maker if by_pool else process)
+        if by_pool:
+            owner = of_maker.owner if of_maker else self.session
+        else:  # a manager's only process is made by whoever starts it
+            owner = self._owners.get(id(process), self.session)
         if owner is None:
-            return
-        of_maker = self._made.get(maker)
-        made_at = of_maker.place if of_maker else ""
-        child = None
-        with self._guard:
-            child = Child(process, popen, place, maker, owner, by_pool=by_pool, made_at=made_at)
-        if child is None:  # what can't be read isn't known; it is to end with its test all the same
-            child = Child(None, popen, place, maker, owner, by_pool=by_pool, made_at=made_at)
-        child.forked_beside = beside if child.start_method == "fork" else threads.NONE
+            return None
         if maker is not None and not by_pool:
             self._watch_proxies()
-        self.children.append(child)
-        self._by_popen.set(popen, child)
-        self._started(child)
+        made_at = of_maker.place if of_maker else ""
+        try:
+            return Child(process, place, maker, owner, by_pool=by_pool, made_at=made_at)
+        except Exception as error:  # noqa: BLE001 (the user's properties)
+            self._guard.note(error)
+        # What can't be read isn't known; the process is to end with its test all the same.
+        return Child(None, place, maker, owner, by_pool=by_pool, made_at=made_at)
 
-    def _owner_of(self, made: object) -> Owner | None:
-        known = self._made.get(made)
-        if known is not None:
-            return known.owner
-        return self._owner() if id(type(made)) in self._unnoted else self.session
+    def _record(self, child: Child | None, process: BaseProcess, popen: object) -> None:
+        pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
+        if child is None or popen is None or pid is None:
+            return
+        child.has_started(popen, pid)
+        if type(popen) not in self._popen_classes:
+            with self._guard:
+                self._watch_popen(type(popen))
+        if child.start_method == "forkserver":
+            with self._guard:
+                self._launched(popen)
+        self.children.append(child)
+        self._by_popen[id(popen)] = child
+        self._started(child)

@@ -70,9 +70,10 @@ class StallWatch:
         self._lock = threading.RLock()  # not held while others' code runs
         self._lookout: lookout.Lookout | None = None
         self._on = False
-        self._starting = 0
-        # Whether the main thread starts a process: it may wait for a forkserver then.
-        self._main_starts = False
+        # Whether the lookout looks, and the signal has its handler.
+        self._looks = False
+        # The threads that start a process now.
+        self._starting: set[int] = set()
         # The threads that were stuck at the last look, and where the main thread was.
         self._last: tuple[object, int, int] | None = None
         self._woken_by: Stall | None = None
@@ -84,7 +85,7 @@ class StallWatch:
 
     def enter(self, *, begin: bool) -> None:
         """Watch from the next start of a child on; `begin` if there are some already."""
-        self._on = bool(SIGNAL) and self._seconds > 0
+        self._on, self._looks = bool(SIGNAL) and self._seconds > 0, False
         if begin:
             self._begin()
 
@@ -96,7 +97,7 @@ class StallWatch:
     def leave(self) -> None:
         """Watch no longer, and handle the signal as before."""
         with self._lock:
-            self._on = False
+            self._on = self._looks = False
             if self._lookout is not None:
                 self._lookout.pause()
             if self._handled_before is not None:
@@ -118,20 +119,22 @@ class StallWatch:
 
     def before_start(self, *, forks: bool) -> None:
         """Don't look while a process starts; have no thread alive if that `forks`."""
-        with self._guard, self._lock:
-            self._starting += 1
-            if System.get_ident() == self._main:
-                self._main_starts = True
-            if forks and self._lookout is not None:
-                self._lookout.make_way()
+        try:
+            self._starting.add(System.get_ident())
+            if forks and self._lookout is not None and self._lookout.is_thread:
+                with self._lock:
+                    self._lookout.make_way()
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self._guard.note(error)
 
     def after_start(self) -> None:
         """Look again."""
-        with self._guard, self._lock:
-            self._starting -= 1
-            if System.get_ident() == self._main:
-                self._main_starts = False
-            self._begin()
+        try:
+            self._starting.discard(System.get_ident())
+            if not self._looks or (self._lookout is not None and self._lookout.is_thread):
+                self._begin()
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self._guard.note(error)
 
     def _begin(self) -> None:
         with self._guard, self._lock:  # a pool's own thread may start a process at any time
@@ -148,6 +151,7 @@ class StallWatch:
             if self._lookout is None:
                 self._lookout = lookout.lookout(self._seconds, self._is_stalled)
             self._lookout.begin()
+            self._looks = True
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
@@ -179,7 +183,12 @@ class StallWatch:
         """
         stall, last = None, self._last
         self._last = None
-        if self._main_starts or not self._on or System.getpid() != self._pid or frame is None:
+        if (
+            self._main in self._starting
+            or not self._on
+            or System.getpid() != self._pid
+            or frame is None
+        ):
             return None
         with self._guard:
             stall = self._find(frame)

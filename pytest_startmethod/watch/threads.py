@@ -73,6 +73,8 @@ def other_threads(older: Collection[int]) -> Beside:
 
     By faulthandler, as no frame object of another thread may exist at a fork: see `owners`.
     """
+    if not are_others() and _count() < 2:
+        return NONE
     here = System.get_ident()
     others = [thread for thread in System.threads() if thread.ident != here]
     native = max(_count() - 1 - len(others), 0)
@@ -122,3 +124,8 @@ def _dump() -> str:
         return str(System.pread(descriptor, System.fstat(descriptor).st_size, 0), errors="replace")
     finally:
         System.close(descriptor)
+
+
+def are_others() -> bool:
+    """Tell whether there are threads of Python's beside the main one."""
+    return System.count_threads is None or System.count_threads() > 0

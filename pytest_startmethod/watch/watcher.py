@@ -88,6 +88,7 @@ class Watch:
         self._item, self._nextitem, self._method, self._expected = item, nextitem, method, expected
         self._test = None
         self._used = False
+        self._finder.test_changes()
         with self.guard:
             if self._recorder is None:
                 self._install()
@@ -129,6 +130,7 @@ class Watch:
         """Watch no longer."""
         self.pytest_runtest_logfinish()
         self._item = None
+        self._finder.test_changes()
 
     def pytest_runtest_logstart(self) -> None:
         """Watch a test from its start that may use older processes, or is to tell of its run."""
@@ -180,16 +182,16 @@ class Watch:
         self, fixturedef: pytest.FixtureDef[Any]
     ) -> Generator[None, object, object]:
         """Take note of the fixture that owns what other threads start meanwhile."""
-        self._finder.set_up.append(fixturedef)
+        self._finder.set_up_begins(fixturedef)
         try:
             return (yield)
         finally:
-            self._finder.set_up.pop()
+            self._finder.set_up_ends()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
         """Take note that the test's own code runs from now on."""
-        self._finder.runs = True
+        self._finder.code_runs(True)
 
     pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
 
@@ -201,7 +203,7 @@ class Watch:
 
         Of all of them to the summary, in a failure also to the reader.
         """
-        self._finder.runs = False
+        self._finder.code_runs(False)
         test, recorder = self._test, self._recorder
         if test is None or recorder is None:
             return (yield)
@@ -244,7 +246,10 @@ class Watch:
                 self._stall.leave()
             if self._test is not None:
                 self._test.owner.ended = True
+                if self._recorder is not None:
+                    self._recorder.test_ended(self._test.owner)
         self._test = None
+        self._finder.test_changes()
 
     def pytest_keyboard_interrupt(self) -> None:
         """Ask the children of the test that is interrupted where they are."""

@@ -20,6 +20,7 @@ class WindowsLookout:
     It looks twice, the second time soon after the first: a wait that is interrupted can't go on.
     """
 
+    is_thread = False  # none that forks
     thread = 0
 
     def __init__(self, seconds: float, is_stalled: Callable[[FrameType | None], bool]) -> None:
@@ -43,7 +44,7 @@ class WindowsLookout:
             self._to_end.release()
 
     def make_way(self) -> None:
-        """Nothing is to be done: no process is forked."""
+        """Do nothing: no process is forked."""
 
     end = pause
 

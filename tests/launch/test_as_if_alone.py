@@ -1,4 +1,4 @@
-"""A test finds in its children what it would find if it were the only one."""
+"""Children have the environment and output of their test, as if it were the only one."""
 
 from __future__ import annotations
 
@@ -244,9 +244,7 @@ def test_what_a_module_fixture_started_lasts_while_forkservers_come_and_go(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_forgotten_grandchild_is_waited_for_by_nobody(
-    pytester: pytest.Pytester, workers: int
-) -> None:
+def test_nobody_waits_for_a_forgotten_grandchild(pytester: pytest.Pytester, workers: int) -> None:
     # execnet waits for whoever has a worker's pipes, and a fork's children have them.
     args = ["-n", f"{workers}", "--start-method=spawn,forkserver"] if workers else []
     if workers:
@@ -327,7 +325,7 @@ def test_a_forked_child_may_use_a_forkserver_after_tests_that_did(
     assert result.parseoutcomes()["passed"] == 3
 
 
-def test_a_test_that_waits_for_all_children_that_there_are_breaks_no_other(
+def test_a_test_that_waits_for_all_children_breaks_no_other_test(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(helper=HELPER)

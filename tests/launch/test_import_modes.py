@@ -163,7 +163,7 @@ def test_a_target_is_found_in_two_test_files_of_one_name(
 
 @pytest.mark.parametrize("mode", ["importlib", "prepend"])
 @pytest.mark.parametrize("folder", ["json", "v1.0", "v1.0/deep/er"])
-def test_a_target_is_found_in_a_folder_named_as_a_module_of_python_or_by_no_name(
+def test_a_target_is_found_in_a_folder_named_like_a_standard_module_or_by_no_valid_name(
     pytester: pytest.Pytester, run: Run, folder: str, mode: str
 ) -> None:
     test = 'def test_it(mp_context):\n    assert ask(mp_context, target) == "it"\n'
@@ -172,7 +172,7 @@ def test_a_target_is_found_in_a_folder_named_as_a_module_of_python_or_by_no_name
 
 
 @pytest.mark.parametrize("kind", ["folder", "package"])
-def test_a_target_is_found_though_another_project_has_tests_of_that_name(
+def test_a_target_is_found_even_if_another_project_has_a_package_of_that_name(
     pytester: pytest.Pytester, run: Run, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = {f"other/{name}": "" for name in ("tests/conftest", "tests/test_it", "tests/helper")}

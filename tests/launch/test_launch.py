@@ -1,4 +1,4 @@
-"""Children start fast and clean, however pytest is started, and all is put back at the end."""
+"""Children start fast, however pytest is started, and everything is restored at the end."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_no_child_runs_the_script_of_pytest_or_imports_pytest_for_a_target_in_a_
     run().assert_outcomes(passed=3)
 
 
-def test_a_main_module_of_the_users_own_may_hold_the_targets(
+def test_a_users_main_module_may_define_targets(
     pytester: pytest.Pytester,
 ) -> None:
     script = pytester.makepyfile(run=SCRIPT)
@@ -119,7 +119,7 @@ def test_a_main_module_of_the_users_own_may_hold_the_targets(
     pytester.run(sys.executable, script, timeout=60).assert_outcomes(passed=3)
 
 
-def test_a_main_module_that_does_as_the_script_of_pytest_may_hold_the_targets(
+def test_a_main_module_that_resembles_pytests_script_may_define_targets(
     pytester: pytest.Pytester,
 ) -> None:
     entry = next(e for e in metadata.distribution("pytest").entry_points if e.name == "pytest")
@@ -147,7 +147,9 @@ def test_a_main_module_that_does_as_the_script_of_pytest_may_hold_the_targets(
     pytester.run(sys.executable, script, timeout=60).assert_outcomes(passed=3)
 
 
-def test_all_is_put_back_at_the_end_and_no_forkserver_is_left(pytester: pytest.Pytester) -> None:
+def test_everything_is_restored_at_the_end_and_no_forkserver_is_left(
+    pytester: pytest.Pytester,
+) -> None:
     script = pytester.makepyfile(
         run="""
         import ctypes  # keeps a file open, where Python was built with a certain libffi
@@ -331,7 +333,7 @@ class Held:
         self.sentinel = sentinel
 
 
-def test_a_child_counts_as_alive_until_its_exit_code_is_sent_whoever_reads_it_when() -> None:
+def test_a_child_is_alive_until_its_exit_code_is_sent() -> None:
     server = Forkserver(Preload(("__main__",)))
     try:
         sentinel, data = server.connect([])

@@ -1,4 +1,4 @@
-"""``python -m pytest_startmethod combine`` joins the reports of runs that were made apart."""
+"""``python -m pytest_startmethod combine`` joins the reports of separate runs."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_platforms_and_python_versions_are_told_apart(
     assert "'joined.json' is a combined report: name those it was made of" in result.stderr.str()
 
 
-def test_what_cannot_be_read_or_written_is_said_in_one_line(
+def test_an_unreadable_or_unwritable_file_is_an_error_of_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad, text = (tmp_path / name for name in ("good.json", "bad.json", "text.json"))

@@ -99,7 +99,7 @@ def test_markdown_has_the_tables(
     ) in lines
 
 
-def test_a_run_that_tests_nothing_or_quiet_tests_alone_writes_it_too(
+def test_a_run_without_tests_or_without_processes_writes_it_too(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     run_watched(ALL, "--start-method-report=none.json")
@@ -127,12 +127,12 @@ def test_a_path_that_cannot_be_written_is_a_usage_error_before_anything_runs(
     assert not Path(pytester.path, "ran.txt").exists()
 
 
-def test_what_is_no_unicode_is_written_all_the_same(tmp_path: Path) -> None:
+def test_text_that_is_not_valid_unicode_is_written(tmp_path: Path) -> None:
     results = Results(("fork", "spawn"))
     for method, outcome in (("fork", "passed"), ("spawn", "failed")):
         results.add(Run(method, "x", f"x[{method}]"), outcome, 1, "\udcff é")
     for name in ("report.json", "report.md"):
         assert files.problem(tmp_path / name) == ""
-        files.write(tmp_path / name, results, files.of_this_process(results, "9"))
+        files.write(tmp_path / name, results, files.describe_process(results, "9"))
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "\\udcff" in text

@@ -1,4 +1,4 @@
-"""How did each test end: by plain calls."""
+"""The results of runs, tested by plain calls."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def report(*keywords: str) -> pytest.TestReport:
     return pytest.TestReport("x[fork]", where, names, "passed", None, "call", user_properties=told)  # type: ignore[arg-type]
 
 
-def test_a_run_travels_as_plain_values() -> None:
+def test_a_run_is_sent_as_plain_values() -> None:
     run = Run("fork", "x", "x[1-fork]", processes=2)
     telling = report()
     run.tell(telling)
@@ -58,13 +58,13 @@ def test_a_run_travels_as_plain_values() -> None:
     assert Run.told_by(telling) == run
 
 
-def test_a_run_without_processes_is_told_by_the_id_and_properties_of_a_test_that_asks() -> None:
+def test_the_id_and_properties_of_a_report_describe_a_run_without_processes() -> None:
     assert Run.of(report(ASKS)) == Run("fork", "x", "x[fork]")
     assert Run.of(report()) is None
     assert Run.told_by(report()) is None
 
 
-def test_the_worst_phase_is_the_outcome_and_its_first_failure_is_told() -> None:
+def test_the_worst_phase_is_the_outcome_and_its_first_failure_is_reported() -> None:
     made = Results(THREE)
     run = Run("fork", "x", "x[fork]")
     made.add(run, "passed", 0.5, "")
@@ -82,7 +82,7 @@ def test_the_worst_phase_is_the_outcome_and_its_first_failure_is_told() -> None:
         assert made.tests()[0]["fork"].outcome == outcome
 
 
-def test_what_is_run_anew_counts_once() -> None:
+def test_a_test_that_rerunfailures_repeats_counts_once() -> None:
     run = Run("fork", "x", "x[fork]")
     made = results((run, "passed"), (run, "rerun"), (run, "passed"), (run, "passed"))
     [row] = made.table()
@@ -90,7 +90,7 @@ def test_what_is_run_anew_counts_once() -> None:
     assert results((run, "passed"), (run, "rerun")).tests() == []
 
 
-def test_the_order_is_that_of_collection_and_of_methods_whoever_reports_first() -> None:
+def test_the_order_is_that_of_collection_and_of_start_methods() -> None:
     made = Results(THREE)
     for place, (run, outcome) in {
         9: told("late", "fork", "failed"),
@@ -137,14 +137,14 @@ def test_the_table_counts_outcomes_processes_and_time() -> None:
         (["xfailed", "failed"], True),
     ],
 )
-def test_a_test_differs_that_fails_under_one_method_only(
+def test_a_test_that_fails_under_one_method_only_differs(
     outcomes: list[str], differs: bool
 ) -> None:
     made = results(*(told("x", name, end) for name, end in zip(THREE, outcomes, strict=False)))
     assert bool(made.differing()) is differs
 
 
-def test_what_was_made_before_is_no_difference_where_it_fails() -> None:
+def test_a_failure_by_an_older_lock_is_no_difference() -> None:
     made_under = {"made_under": "fork"}
     made = results(told("x", "fork"), told("x", "spawn", "failed", **made_under))
     assert made.differing() == []
@@ -156,7 +156,7 @@ def test_what_was_made_before_is_no_difference_where_it_fails() -> None:
     assert made.made_before() == []
 
 
-def test_a_run_is_unproven_that_passes_without_a_process_by_its_method() -> None:
+def test_a_run_that_passes_without_a_process_of_its_method_is_unproven() -> None:
     rerun: dict[str, Any] = {"asked": False, "concerned": True}
     made = results(
         told("proven", "fork"),
@@ -170,7 +170,7 @@ def test_a_run_is_unproven_that_passes_without_a_process_by_its_method() -> None
     assert [result.run.nodeid for result in made.unproven()] == ["without[fork]", "starts[spawn]"]
 
 
-def test_what_ends_so_without_the_other_tests_is_no_difference() -> None:
+def test_a_test_that_ends_alike_in_the_control_session_is_no_difference() -> None:
     rerun: dict[str, Any] = {"asked": False, "concerned": True}
     made = results(
         told("needs others", "fork", nodeid="needs others", **rerun),
@@ -183,7 +183,7 @@ def test_what_ends_so_without_the_other_tests_is_no_difference() -> None:
     assert [result.run.nodeid for result in made.not_alone()] == ["needs others[spawn]"]
 
 
-def test_a_test_counts_that_asks_or_is_concerned() -> None:
+def test_a_test_that_asks_or_is_concerned_counts() -> None:
     other = Run("fork", "chooses", "chooses", asked=False, other_processes=2)
     made = results((other, "passed"), told("asks", "fork"))
     assert [row.outcomes["passed"] for row in made.table()] == [1]

@@ -1,4 +1,4 @@
-"""How is it worded: by plain calls."""
+"""The lines of the summary, tested by plain calls."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def told(results: Results, verbosity: int = 0, width: int = 80) -> list[str]:
     return [line.text for line in lines(results, verbosity, width)]
 
 
-def test_the_table_has_a_row_for_each_method_and_a_column_for_what_there_is() -> None:
+def test_the_table_has_a_row_for_each_method_and_a_column_for_each_outcome() -> None:
     passed = (FULL, "passed"), (FULL._replace(start_method="forkserver", processes=2), "skipped")
     assert told(results(*passed)) == [
         "start methods",
@@ -75,7 +75,7 @@ def test_the_table_has_a_row_for_each_method_and_a_column_for_what_there_is() ->
     assert told(Results(THREE)) == []
 
 
-def test_the_lines_are_coloured_by_what_they_say_and_read_without() -> None:
+def test_colours_mark_what_the_lines_say() -> None:
     spawn = FULL._replace(start_method="spawn", hint="move it")
     made = results((FULL, "passed"), (spawn, "failed"))
     marked = {line.text: line.markup for line in lines(made, 0, 80) if line.markup}
@@ -89,7 +89,7 @@ def test_the_lines_are_coloured_by_what_they_say_and_read_without() -> None:
     assert [line.separator for line in lines(made, 0, 80) if line.separator] == ["=", "-"]
 
 
-def test_quiet_says_only_what_differs() -> None:
+def test_quiet_shows_only_what_differs() -> None:
     spawn = FULL._replace(start_method="spawn")
     unproven = FULL._replace(test="a.py::test_y", proven=False)
     assert told(results((FULL, "passed"), (spawn, "passed")), verbosity=-1) == []
@@ -102,7 +102,7 @@ def test_quiet_says_only_what_differs() -> None:
     ]
 
 
-def test_what_is_no_difference_has_names_where_asked_for() -> None:
+def test_remarks_name_their_runs_with_verbose() -> None:
     spawn, forkserver = (
         FULL._replace(start_method=name, nodeid=f"a.py::test_x[{name}]", made_under="fork")
         for name in ("spawn", "forkserver")
@@ -122,8 +122,10 @@ def test_what_is_no_difference_has_names_where_asked_for() -> None:
     made.notes.not_run.append(NotRun("spawn", why, ("a.py::test_w",), command))
     assert told(made)[5:] == [
         "passed, and used no process of the start method (1 run, -v names them)",
-        "made under fork: run --start-method=spawn alone (2 runs, -v names them)",
-        "made under fork: run --start-method=forkserver alone (1 run, -v names them)",
+        "lock or queue made under fork: run --start-method=spawn alone",
+        "    (2 runs, -v names them)",
+        "lock or queue made under fork: run --start-method=forkserver alone",
+        "    (1 run, -v names them)",
         "doesn't run alone: under fork it fails there, too (1 run, -v names them)",
         "2 processes by a start method that the test chose (1 run, -v names them)",
         "not run under spawn: --pdb needs the terminal (1 run, -v names them)",
@@ -132,10 +134,10 @@ def test_what_is_no_difference_has_names_where_asked_for() -> None:
     assert told(made, verbosity=1)[5:] == [
         "passed, and used no process of the start method (1 run)",
         "    a.py::test_x[fork]",
-        "made under fork: run --start-method=spawn alone (2 runs)",
+        "lock or queue made under fork: run --start-method=spawn alone (2 runs)",
         "    a.py::test_x[spawn]",
         "    a.py::test_y[spawn]",
-        "made under fork: run --start-method=forkserver alone (1 run)",
+        "lock or queue made under fork: run --start-method=forkserver alone (1 run)",
         "    a.py::test_x[forkserver]",
         "doesn't run alone: under fork it fails there, too (1 run)",
         "    a.py::test_z[spawn]",
@@ -176,7 +178,7 @@ def test_twenty_differing_tests_are_shown_in_full() -> None:
     assert shown[-1] == "... and 3 more"
 
 
-def test_markdown_tells_the_same_and_shows_each_text_as_it_is() -> None:
+def test_markdown_says_the_same_and_shows_texts_unchanged() -> None:
     spawn = FULL._replace(start_method="spawn", hint='if __name__ == "__main__"')
     made = results(
         *((FULL, "passed"), (spawn, "failed")),
@@ -196,7 +198,7 @@ def test_markdown_tells_the_same_and_shows_each_text_as_it_is() -> None:
         "",
         "- `` test_y[a|`b`-fork] ``",
         "",
-        "### Made under fork: run --start-method=spawn alone",
+        "### Lock or queue made under fork: run --start-method=spawn alone",
         "",
         "- `test_z[spawn]`",
         "",

@@ -1,4 +1,4 @@
-"""What the terminal tells at the end: the same with pytest-xdist, and true."""
+"""The terminal summary of whole runs, the same with pytest-xdist."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("suite", "child_module")
 @with_and_without_xdist
-def test_of_a_suite_with_three_differences_it_tells_these_three(
+def test_it_lists_the_three_differences_of_a_suite(
     run_watched: Callable[..., pytest.RunResult],
     workers: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -163,7 +163,7 @@ def test_of_a_suite_with_three_differences_it_tells_these_three(
 
 
 @with_and_without_xdist
-def test_what_was_made_under_another_method_is_listed_apart_where_tests_ask(
+def test_a_lock_made_under_another_method_is_listed_apart(
     pytester: pytest.Pytester,
     run_watched: Callable[..., pytest.RunResult],
     workers: tuple[str, ...],
@@ -189,15 +189,15 @@ def test_what_was_made_under_another_method_is_listed_apart_where_tests_ask(
     )
     told = summary(run_watched(*workers, "--tb=no", "-v", plugins=plugins))
     assert told[5:] == [
-        "made under fork: run --start-method=spawn alone (1 run)",
+        "lock or queue made under fork: run --start-method=spawn alone (1 run)",
         "    test_it.py::test_lock[spawn]",
-        "made under fork: run --start-method=forkserver alone (1 run)",
+        "lock or queue made under fork: run --start-method=forkserver alone (1 run)",
         "    test_it.py::test_lock[forkserver]",
     ]
 
 
 @with_and_without_xdist
-def test_it_is_silent_where_there_is_nothing_to_tell(
+def test_it_prints_nothing_if_there_is_nothing_to_report(
     pytester: pytest.Pytester,
     run_watched: Callable[..., pytest.RunResult],
     workers: tuple[str, ...],
@@ -214,7 +214,7 @@ def test_it_is_silent_where_there_is_nothing_to_tell(
 
 
 @with_and_without_xdist
-def test_each_outcome_is_told_of_the_run_that_has_it(
+def test_each_run_is_reported_with_its_outcome(
     pytester: pytest.Pytester,
     run_watched: Callable[..., pytest.RunResult],
     workers: tuple[str, ...],
@@ -288,7 +288,7 @@ def test_no_line_is_wider_than_the_terminal(
     assert max(map(len, told)) <= 70
 
 
-def test_a_worker_that_crashes_is_told_of_the_run_that_it_crashed_in(
+def test_a_crash_of_a_worker_is_reported_with_its_run(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytest.importorskip("xdist", reason="this run has no pytest-xdist")

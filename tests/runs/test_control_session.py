@@ -1,4 +1,4 @@
-"""What ends otherwise in a session is checked there under the first start method."""
+"""Reruns that end differently are checked in a session under the first start method."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_control_session_shows_and_counts_nothing(
 
 
 @pytest.mark.usefixtures("child_module")
-def test_there_is_none_where_nothing_ends_otherwise(
+def test_there_is_no_control_session_if_nothing_ends_differently(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makeconftest("open('imported.txt', 'a').write('x')")

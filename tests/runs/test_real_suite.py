@@ -1,4 +1,4 @@
-"""A suite of the shapes that hurt ends as under plain pytest, and under one start method alone."""
+"""A suite of difficult cases ends as under plain pytest, and as under one start method alone."""
 
 from __future__ import annotations
 

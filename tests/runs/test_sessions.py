@@ -1,4 +1,4 @@
-"""A test that knows nothing of us runs again in a session for each further start method."""
+"""A test that asks for no start method reruns in a session for each further one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def notes(pytester: pytest.Pytester) -> Callable[[], list[str]]:
 
 
 @pytest.mark.usefixtures("child_module")
-def test_only_what_depends_on_the_default_runs_again_and_really_by_each(
+def test_only_tests_that_depend_on_the_default_rerun_and_really_under_each_method(
     pytester: pytest.Pytester,
     run_watched: Callable[..., pytest.RunResult],
     notes: Callable[[], list[str]],
@@ -126,7 +126,7 @@ def test_only_what_depends_on_the_default_runs_again_and_really_by_each(
 
 
 @pytest.mark.usefixtures("child_module")
-def test_what_is_made_decided_or_kept_at_import_is_that_of_the_start_method(
+def test_a_session_makes_decides_and_keeps_at_import_by_its_own_start_method(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makeconftest("""
@@ -192,7 +192,8 @@ def test_what_is_made_decided_or_kept_at_import_is_that_of_the_start_method(
             def test_class(self):
                 self.assertEqual([child.by_process()], self.seen)
     """)
-    result = run_watched(ALL, "-W", "error")
+    # Beside the threads of pools Python warns of a fork.
+    result = run_watched(ALL, "-W", "error", "-W", "ignore:This process:DeprecationWarning")
     result.assert_outcomes(passed=16, skipped=2)
     table = [line.split()[:3] for line in result.outlines if line.startswith(("fork", "spawn"))]
     assert table == [["fork", "6", "6"], ["spawn", "5", "1"], ["forkserver", "5", "1"]]
@@ -201,7 +202,7 @@ def test_what_is_made_decided_or_kept_at_import_is_that_of_the_start_method(
 
 
 @pytest.mark.usefixtures("child_module")
-def test_doctests_and_unittests_run_again(
+def test_doctests_and_unittests_rerun(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
@@ -278,7 +279,7 @@ def test_a_session_starts_as_pytest_was_started_and_not_as_tests_left_it(
     assert text.count('<property name="own"') == 2
 
 
-def test_nothing_concerned_starts_no_session(
+def test_no_session_starts_if_no_test_is_concerned(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makeconftest("open('imported.txt', 'a').write('x')")
@@ -390,7 +391,7 @@ def test_a_file_that_fails_or_is_skipped_under_one_start_method_leaves_others_ru
     ],
     ids=lambda args: " ".join(args),
 )
-def test_a_session_collects_the_test_by_whatever_arguments(
+def test_a_session_collects_the_test_with_any_arguments(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], args: tuple[str, ...]
 ) -> None:
     package = pytester.mkpydir("package")

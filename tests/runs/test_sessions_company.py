@@ -108,7 +108,7 @@ def test_stopping_early_loses_no_teardown_and_starts_no_further_run(
 
 
 @pytest.mark.usefixtures("suite")
-def test_what_failed_last_is_remembered_as_pytest_collects_it(
+def test_last_failed_remembers_ids_that_pytest_collects(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     run_watched: Callable[..., pytest.RunResult],
@@ -134,7 +134,7 @@ def test_what_failed_last_is_remembered_as_pytest_collects_it(
 
 
 @pytest.mark.usefixtures("suite")
-def test_stepwise_goes_on_at_the_test_that_failed(
+def test_stepwise_continues_at_the_test_that_failed(
     monkeypatch: pytest.MonkeyPatch, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[:4]
@@ -199,7 +199,7 @@ def test_the_progress_ends_at_a_hundred(
 @pytest.mark.usefixtures("suite")
 @plugin("xdist", "pytest-xdist")
 @pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile", "worksteal", "loadgroup"])
-def test_with_xdist_each_run_is_told_once(
+def test_with_xdist_each_run_is_reported_once(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], dist: str
 ) -> None:
     args = ("-v", BOTH, "-n", "2", "--dist", dist, "--junitxml=junit.xml")
@@ -241,7 +241,7 @@ def test_a_group_of_xdist_is_part_of_the_test(
 
 
 @plugin("xdist", "pytest-xdist")
-def test_a_test_that_crashes_its_worker_of_xdist_runs_again(
+def test_a_test_that_crashes_its_worker_of_xdist_reruns(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
@@ -286,7 +286,7 @@ def test_with_xdist_stopping_and_last_failed_work_and_each_worker_may_run_all(
 
 @pytest.mark.usefixtures("child_module")
 @plugin("pytest_rerunfailures", "pytest-rerunfailures")
-def test_rerunfailures_runs_each_run_anew_that_fails(
+def test_rerunfailures_repeats_each_run_that_fails(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
@@ -403,7 +403,7 @@ def test_the_timer_of_timeout_ends_with_each_run(
         pytest.param("anyio", "anyio", marks=plugin("anyio", "anyio")),
     ],
 )
-def test_an_async_test_runs_again_with_its_fixtures(
+def test_an_async_test_reruns_with_its_fixtures(
     pytester: pytest.Pytester,
     run_watched: Callable[..., pytest.RunResult],
     name: str,

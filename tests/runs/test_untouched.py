@@ -1,4 +1,4 @@
-"""A suite that has the plugin installed and uses none of it behaves as without it."""
+"""A suite that doesn't use the plugin behaves as without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which contexts exist, by start method: by plain calls."""
+"""The contexts by start method, tested by plain calls."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_plugins_contexts_come_last_or_in_place_of_the_standard_one() -> None:
         ({3: SPAWN}, "a.py names a context 3: use letters, digits and underscores"),
         ({"": SPAWN}, "a.py names a context '': use letters, digits and underscores"),
         ({"a,b": SPAWN}, "a.py names a context 'a,b': use letters, digits and underscores"),
-        ({"all": SPAWN}, "a.py names a context 'all', which means something else: rename it"),
+        ({"all": SPAWN}, "a.py names a context 'all', which has another meaning: rename it"),
         ({"torch": None}, "a.py offers None as 'torch', which is no multiprocessing context"),
     ],
 )

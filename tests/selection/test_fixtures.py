@@ -16,7 +16,7 @@ METHODS = [
 
 
 @pytest.mark.usefixtures("child_module")
-def test_mp_context_is_the_standard_librarys_own_and_serves_all_that_take_one(
+def test_mp_context_is_the_standard_librarys_own_and_works_wherever_one_is_taken(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile("""
@@ -78,7 +78,7 @@ def test_mp_context_leaves_the_process_wide_default_as_it_is(pytester: pytest.Py
 
 
 @pytest.mark.usefixtures("child_module")
-def test_default_start_method_serves_code_that_knows_no_context(pytester: pytest.Pytester) -> None:
+def test_default_start_method_works_for_code_without_a_context(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         import multiprocessing
 
@@ -95,7 +95,7 @@ def test_default_start_method_serves_code_that_knows_no_context(pytester: pytest
 
 
 @pytest.mark.parametrize("before", [None, "spawn"])
-def test_default_start_method_holds_for_fixtures_and_is_put_back(
+def test_default_start_method_applies_to_fixtures_and_is_restored(
     pytester: pytest.Pytester, before: str | None
 ) -> None:
     pytester.makeconftest(f"""
@@ -341,8 +341,8 @@ def test_getfixturevalue_in_a_test_that_was_not_parametrized_is_one_line(
     result.assert_outcomes(passed=3, failed=3)
     assert_one_line(
         result,
-        "this test has no start method: name the fixture among the arguments of the test, as "
-        "request.getfixturevalue() comes too late to make a run for each; mark a unittest.TestCase "
-        "with start_methods",
+        "this test has no start method: request.getfixturevalue() comes too late to make a run for "
+        "each. Name the fixture among the arguments of the test, or mark a unittest.TestCase with "
+        "start_methods",
         times=3,
     )

@@ -119,7 +119,7 @@ def test_a_hook_that_answers_none_offers_nothing(
 
 
 @pytest.mark.needs("fork", "forkserver")
-def test_only_a_plugins_context_selected_is_a_usage_error(
+def test_selecting_only_a_plugins_context_is_a_usage_error(
     pytester: pytest.Pytester, assert_usage_error: Callable[[pytest.RunResult, str], None]
 ) -> None:
     pytester.makeconftest(CONTEXTS.format(names="{'mine': MINE}"))
@@ -185,7 +185,7 @@ def test_two_plugins_that_offer_one_name_are_a_usage_error_naming_both(
         ),
         (
             "contexts(config): return {'default': config}",
-            "{conftest} names a context 'default', which means something else: rename it",
+            "{conftest} names a context 'default', which has another meaning: rename it",
         ),
         (
             "contexts(config): return {'mine': 'spawn'}",
@@ -282,7 +282,7 @@ def test_an_unavailable_methods_runs_are_skipped_with_the_first_reason_asked_for
         assert sum(int(line[len("SKIPPED [") :].partition("]")[0]) for line in skips) == 2
 
 
-def test_where_every_selected_method_is_unavailable_nothing_runs_under_another(
+def test_if_every_selected_method_is_unavailable_nothing_runs_under_another(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makeconftest("""

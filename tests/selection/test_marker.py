@@ -320,6 +320,6 @@ def test_a_fixture_of_ours_that_is_parametrized_is_refused(
     assert_one_line(
         result,
         f"test_a_fixture_of_ours_that_is_parametrized_is_refused.py::test_it: parametrizes {name} "
-        "itself, which the plugin does for its fixtures and marker: name the start methods by "
+        "itself, but the plugin does that for its fixtures and marker: name the start methods by "
         "@pytest.mark.start_methods instead",
     )

@@ -1,4 +1,4 @@
-"""The one selected method is the process-wide default of a suite that knows nothing of us."""
+"""The selected start method is the process-wide default of a suite that uses no fixture."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_conftest_that_sets_another_method_neither_breaks_nor_wins(
 
 @FORK
 @pytest.mark.usefixtures("child_module")
-def test_neither_does_a_module_and_a_second_one_fails_as_without_us(
+def test_a_module_that_sets_another_neither_breaks_nor_wins_and_a_second_one_fails(
     pytester: pytest.Pytester,
 ) -> None:
     for name in ("first", "second"):
@@ -155,7 +155,7 @@ def test_a_test_that_sets_another_method_neither_fails_nor_disturbs_the_next(
 
 @FORK
 @pytest.mark.usefixtures("child_module")
-def test_the_fixtures_go_before_the_selected_default(pytester: pytest.Pytester) -> None:
+def test_the_fixtures_override_the_selected_default(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         import multiprocessing
 
@@ -191,7 +191,7 @@ def test_the_fixtures_go_before_the_selected_default(pytester: pytest.Pytester) 
         (["--start-method=spawn"], "multiprocessing.set_start_method('spawn', force=True)", 0),
     ],
 )
-def test_what_was_there_is_there_again_after_pytest_main(
+def test_pytest_main_restores_the_default(
     pytester: pytest.Pytester, arguments: list[str], conftest: str, ret: int, before: str | None
 ) -> None:
     pytester.makeconftest(f"import multiprocessing\n{conftest}")

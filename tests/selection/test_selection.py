@@ -1,4 +1,4 @@
-"""Which methods does a test run under: the whole table, by plain calls."""
+"""The start methods that a test runs under: the whole table, tested by plain calls."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_words_select_methods_in_run_order(
         ([], "empty name of a start method"),
     ],
 )
-def test_a_word_nobody_knows_is_an_error_that_lists_the_known_ones(
+def test_an_unknown_word_is_an_error_that_lists_the_known_ones(
     values: list[str], message: str
 ) -> None:
     with pytest.raises(SelectionError) as error:
@@ -134,7 +134,7 @@ def test_an_unavailable_method_stays_selected_and_its_runs_are_skipped() -> None
     assert selection.unmarked_skip_reason is None
 
 
-def test_where_all_is_unavailable_other_tests_have_a_reason_to_be_skipped() -> None:
+def test_if_all_is_unavailable_other_tests_are_skipped_with_a_reason() -> None:
     selection = Selection(LINUX, ("fork",), True, {"fork": "CUDA is initialised"})
     assert selection.process_default is None
     assert selection.unmarked_skip_reason == "CUDA is initialised"
@@ -155,7 +155,7 @@ def test_the_first_usable_selected_method_is_the_process_wide_default(
     assert Selection(methods, selected, by_user=True).process_default == default
 
 
-def test_where_the_user_selects_nothing_there_is_no_default_for_other_tests() -> None:
+def test_if_the_user_selects_nothing_there_is_no_default_for_other_tests() -> None:
     assert Selection(LINUX, THREE, by_user=False).process_default is None
 
 
@@ -184,7 +184,7 @@ def test_a_marker_is_its_names_and_its_reason() -> None:
         (["fork"], 3, "takes a str as reason, not int 3"),
     ],
 )
-def test_what_is_no_name_in_a_marker_is_an_error(
+def test_a_marker_argument_that_is_no_name_is_an_error(
     arguments: list[Any], reason: object, message: str
 ) -> None:
     with pytest.raises(SelectionError) as error:

@@ -77,8 +77,11 @@ def test_crashes_of_every_kind_are_warned_of_with_the_last_line(
                     with pytest.raises(BrokenProcessPool):
                         executor.submit(helper.faults, "SIGSEGV").result()
 
+            KEPT = []  # Python 3.12 and 3.13 may hang at exit if a broken executor is collected
+
             def test_executor_that_nobody_shut_down(mp_context):
                 executor = ProcessPoolExecutor(1, mp_context=mp_context)
+                KEPT.append(executor)
                 with pytest.raises(BrokenProcessPool):
                     executor.submit(helper.faults, "SIGSEGV").result()
 
