@@ -1,6 +1,6 @@
 """Run tests under every multiprocessing start method: fork, spawn and forkserver."""
 
-from pytest_startmethod.watch.findings import (
+from pytest_startmethod.warning_classes import (
     ChildProcessCrashWarning,
     ChildProcessLeakWarning,
     SharedMemoryLeakWarning,

@@ -74,6 +74,8 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: Sequence[str]
 ) -> Generator[None, object, object]:
     """Set the process-wide default before conftests are imported, and check options after it."""
+    if not early_config.known_args_namespace.version:
+        from pytest_startmethod import system  # noqa: F401 (before a conftest may replace anything)
     if early_config.known_args_namespace.start_method or early_config.getini("start_methods"):
         from pytest_startmethod import settings
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest_startmethod
 
 ROOT = Path(pytest_startmethod.__file__).parent
-GROUND = {"system", "guard", "invocation", "record", "registration", "hookspecs"}
+GROUND = {
+    *("system", "guard", "invocation", "record", "registration", "hookspecs"),
+    "warning_classes",
+}
 # What each may import beside the ground and itself; what isn't named here may import all.
 ARROWS = {
     **{room: set[str]() for room in GROUND},

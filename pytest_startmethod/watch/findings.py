@@ -1,10 +1,16 @@
-"""What is wrong with the processes that a test started?"""
+"""Says what is wrong with the processes that a test started."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from pytest_startmethod.warning_classes import (
+    ChildProcessCrashWarning,
+    ChildProcessLeakWarning,
+    SharedMemoryLeakWarning,
+    StartMethodMismatchWarning,
+)
 from pytest_startmethod.watch import dumps
 from pytest_startmethod.watch.dumps import relative
 from pytest_startmethod.watch.exit_codes import describe
@@ -24,22 +30,6 @@ FEW, MANY = 10, 50
 
 LONG = 80
 """As much of a command line is shown."""
-
-
-class StartMethodMismatchWarning(UserWarning):
-    """A process was started by another method than the one that the test runs under."""
-
-
-class ChildProcessCrashWarning(UserWarning):
-    """A test passed though a process that it started ended by an uncaught exception or a fault."""
-
-
-class ChildProcessLeakWarning(UserWarning):
-    """A process outlived the test or fixture that started it, or whose child did, and was ended."""
-
-
-class SharedMemoryLeakWarning(UserWarning):
-    """Shared memory was there at the end of the test or fixture that made it, and was unlinked."""
 
 
 def mismatch(children: Sequence[Child], expected: str) -> list[StartMethodMismatchWarning]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_startmethod.warning_classes import ChildProcessLeakWarning
 from pytest_startmethod.watch import (
     at_exit,
     descendants,
@@ -87,7 +88,7 @@ def _stop_left(starts: Sequence[Start]) -> list[Descendant]:
 
 def _is_allowed() -> bool:
     """Tell whether the user's filters, as they are now, ignore the warning of a leak."""
-    return severity.is_ignored(findings.ChildProcessLeakWarning("still alive at the end of "))
+    return severity.is_ignored(ChildProcessLeakWarning("still alive at the end of "))
 
 
 def _crashed(test: WatchedTest | None, leaked: Iterable[Child]) -> list[Child]:

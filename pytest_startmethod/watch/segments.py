@@ -102,6 +102,7 @@ class Segments:
         self._own: dict[str, Segment] = {}
         self._pid = System.getpid()
         self._journal: journal.Journal | None = None
+        self._source = b""
         self._stub, self._code = _Code(b""), b""
         self._put_back = ExitStack()
 
@@ -110,8 +111,7 @@ class Segments:
         System.mkdir(folder)
         self._journal = journal.Journal(folder)
         file = str(journal.__file__)
-        self._stub = _Code(marshal.dumps(compile(STUB, file, "exec")))
-        self._code = marshal.dumps(compile(System.read_all(file), file, "exec"))
+        self._source = System.read_all(file)  # now: a test may hide the file system
         self._register, self._unregister = resource_tracker.register, resource_tracker.unregister
         self._get_preparation_data = spawn.get_preparation_data
         self._patch(resource_tracker, "register", self._registers)
@@ -215,6 +215,10 @@ class Segments:
         # Another Python than this one may not understand its code.
         own = spawn.get_executable() in (System.executable, System.executable.encode())
         if self._journal is not None and own:
+            if not self._code:  # with the first child that needs it
+                file = str(journal.__file__)
+                self._stub = _Code(marshal.dumps(compile(STUB, file, "exec")))
+                self._code = marshal.dumps(compile(self._source, file, "exec"))
             variables = {"code": self._code, "folder": self._journal.folder, "journal": {}}
             data["pytest_startmethod_journal"] = Source(self._stub, variables)
         return data

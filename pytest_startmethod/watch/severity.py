@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_startmethod.watch.findings import (
+from pytest_startmethod.warning_classes import (
     ChildProcessCrashWarning,
     ChildProcessLeakWarning,
     SharedMemoryLeakWarning,
