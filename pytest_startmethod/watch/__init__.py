@@ -1,1 +1,1 @@
-"""What do a test's processes do, and what is wrong?"""
+"""Watches the processes of tests: proves start methods, ends hangs and leaks, explains failures."""

@@ -126,7 +126,7 @@ class Child:
         return code is not None and (code == 1 or is_fault(code))
 
     def note(self, exit_code: int) -> None:
-        """Take note of the exit code that somebody got."""
+        """Record the exit code that somebody got."""
         self.exit_code, self.gone = exit_code, True
 
     def has_ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""Tells whether a child can't go on by itself, by the kernel's word."""
+"""Asks the kernel whether a child can't go on by itself."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Starts:
         return bool(self._new)
 
     def note(self, mark: int, child: Child) -> None:
-        """Take note of a child that was started; its mark is 0 where it has none."""
+        """Record a child that was started; its mark is 0 if it has none."""
         if mark:
             self._new.append(Start(mark, child, System.monotonic()))
 

@@ -1,4 +1,4 @@
-"""Why did it fail, where the cause is known?"""
+"""Finds the known cause of a failure, and words the hint."""
 
 from __future__ import annotations
 

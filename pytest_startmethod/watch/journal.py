@@ -1,4 +1,4 @@
-"""Notes the shared memory that a child makes, each segment in a file of its name.
+"""Records the shared memory that a child makes, each segment in a file of its name.
 
 Forked children inherit this; to others its code is sent, and runs with the first segment that they
 make (see `segments`): so it imports nothing of the plugin. Linux only.
@@ -37,7 +37,7 @@ class Journal:
         self.folder = folder
 
     def note(self, name: str, frame: FrameType | None) -> None:
-        """Take note of a segment, if this process makes it in this frame."""
+        """Record a segment, if this process makes it in this frame."""
         if not makes(frame):
             return
         import resource  # not before it is needed, as above

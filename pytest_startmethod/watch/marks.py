@@ -1,4 +1,4 @@
-"""Marks the child processes, and so all that they start, by a limit that the kernel hands down.
+"""Marks child processes by a limit that the kernel hands down to all that they start.
 
 A process inherits its limits from the one that starts it, through fork and exec, and keeps them
 when its parent ends, when it leaves by ``setsid()``, and with an empty environment. The limit of

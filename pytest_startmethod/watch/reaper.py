@@ -32,8 +32,8 @@ def stop(
 
     `outlive` returns the children whose owner has ended: a pool may start more of them. One that
     ends within `GRACE` seconds is no leak. The others get a SIGTERM, and a SIGKILL after as long
-    again; when this returns, none of them is alive. `before` is
-    called with those that are to be stopped.
+    again; when this returns, none of them is alive. `before` is called
+    with those that are to be stopped.
     """
     alive = _wait(outlive(), SOON)
     if any(child.maker is not None for child in alive):
@@ -59,7 +59,7 @@ def stop_makers(children: Iterable[Child]) -> None:
 
 
 def settle(children: Collection[Child]) -> None:
-    """Take note of the exit codes of children that have ended.
+    """Record the exit codes of children that have ended.
 
     The threads of pools and executors get `GRACE` seconds to ask for them.
     """

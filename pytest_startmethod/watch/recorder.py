@@ -43,10 +43,11 @@ class Maker(NamedTuple):
 class Recorder:
     """Records processes from `install` to `uninstall`.
 
-    `owner` returns who owns what is made now, None where no test runs; `stall` is told of each
-    start, before and after it; `marks` marks what is started, and `child_config` has something for
-    it; `used` is told of each context whose pool, executor or manager serves somebody; `launched`
-    is told of each object that holds a process, and `started` of each child that somebody owns.
+    `owner` returns the owner of what is made now, None if no test runs. `stall` hears of each
+    start, before and after it. `marks` marks what is started, and `child_config` sets what it
+    starts with. `used` is called with the context of each pool, executor or manager that serves
+    somebody, `launched` with each object that holds a process, and `started` with each child that
+    has an owner.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Adds to a test's report what its children did: to the counts, and to a failure."""
+"""Counts a test's children for its report, and adds the section on them to a failure."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class _Code:
 
 
 class Segments:
-    """Takes note of segments from `install` to `uninstall`; `owner` returns who owns a new one."""
+    """Records segments from `install` to `uninstall`; `owner` returns the owner of a new one."""
 
     def __init__(self, owner: Callable[[], Owner | None], session: Owner, guard: Guard) -> None:
         self._owner = owner
@@ -107,7 +107,7 @@ class Segments:
         self._put_back = ExitStack()
 
     def install(self, folder: str) -> None:
-        """Begin to take note; children do so in a `folder`, which is made."""
+        """Begin to record; children do so in a `folder`, which is made here."""
         System.mkdir(folder)
         self._journal = journal.Journal(folder)
         file = str(journal.__file__)
@@ -124,7 +124,7 @@ class Segments:
             self._patch(_posixshmem, "shm_unlink", self._wrap_unlink(unlink))
 
     def uninstall(self) -> None:
-        """Take note no longer."""
+        """Record no longer."""
         self._put_back.close()
 
     def find(self, starts: Sequence[Start]) -> list[Segment]:

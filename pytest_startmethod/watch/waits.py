@@ -1,4 +1,4 @@
-"""Tells whether any process or thread could still end the main thread's wait, by the kernel's word.
+"""Asks the kernel whether any process or thread could still end the main thread's wait.
 
 Whoever runs, sleeps, or waits with a time-out may. So may whoever waits for the world outside of
 pytest's process tree: a terminal, a server, a pipe that another process holds. Who waits without

@@ -1,4 +1,4 @@
-"""What is known of the test that runs, from its first process to its end."""
+"""Keeps what is known of the running test, from its first process to its end."""
 
 from __future__ import annotations
 

@@ -184,9 +184,9 @@ class Watch:
             self._test.children.append(child)
 
     def _note_use(self, context: object) -> None:
-        """Take note of a pool, an executor or a manager that the test is served by.
+        """Record that a pool, an executor or a manager serves the test.
 
-        By whom the test isn't told: where the context isn't known, it counts.
+        It isn't known by whom it was made: if its context isn't known either, it counts.
         """
         self._used = self._used or context is None or contexts.starts_by(context) == self._expected
 
@@ -201,7 +201,7 @@ class Watch:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any]
     ) -> Generator[None, object, object]:
-        """Take note of the fixture that owns what other threads start meanwhile."""
+        """Record the fixture: it owns what other threads start meanwhile."""
         self._finder.set_up_begins(fixturedef)
         try:
             return (yield)
@@ -210,7 +210,7 @@ class Watch:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        """Take note that the test's own code runs from now on."""
+        """Record that the test's own code runs from now on."""
         self._finder.code_runs(True)
 
     pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
