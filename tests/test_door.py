@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROOT = Path(pytest_startmethod.__file__).parent
 MODULES = [
     file.relative_to(ROOT).as_posix()
-    for wing in ("watch", "launch")
+    for wing in ("kernel", "processes", "stall", "leaks", "explain", "watch", "launch")
     for file in ROOT.glob(f"{wing}/*.py")
 ]
 
@@ -62,7 +62,7 @@ FUNCTIONS = {
 # Constants, which nobody replaces; and what runs before or after all tests, or in another process.
 CONSTANTS = ("signal.SIG", "socket.AF_", "socket.SOCK_", "os.O_", "os.WNOHANG")
 ALLOWED = {
-    "watch/kernel.py": {
+    "kernel/syscalls.py": {
         # At import.
         "os.uname",
         # In the lookout's own process.
@@ -76,8 +76,8 @@ ALLOWED = {
         "time.monotonic",
     },
     # Before the first test.
-    "watch/child_config.py": {"tempfile.mkdtemp"},
-    "watch/journal.py": {  # at import; it imports nothing of the plugin
+    "leaks/child_config.py": {"tempfile.mkdtemp"},
+    "leaks/journal.py": {  # at import; it imports nothing of the plugin
         "os.close",
         "os.getpid",
         "os.open",
@@ -86,13 +86,13 @@ ALLOWED = {
         "os.unlink",
         "os.write",
     },
-    "watch/exit_codes.py": {"signal.Signals"},
+    "processes/exit_codes.py": {"signal.Signals"},
     # On Windows, where no mock of these is known to be used.
-    "watch/windows_lookout.py": {"sys._current_frames"},
-    "watch/wakeups.py": {"sys._current_frames", "threading.main_thread", "signal.Signals"},
-    "watch/waits.py": {"os.path.exists"},  # at import
-    "watch/stall.py": {"threading.Thread"},  # as a type
-    "watch/threads.py": {"threading.Thread"},  # as a type
+    "stall/windows_lookout.py": {"sys._current_frames"},
+    "stall/wakeups.py": {"sys._current_frames", "threading.main_thread", "signal.Signals"},
+    "kernel/waits.py": {"os.path.exists"},  # at import
+    "stall/stall.py": {"threading.Thread"},  # as a type
+    "processes/threads.py": {"threading.Thread"},  # as a type
     # In a child, before its target is imported.
     "launch/listener.py": {"os.close", "os.dup", "os.readlink"},
     "launch/freeze.py": {"gc.freeze"},  # in a forkserver

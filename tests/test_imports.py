@@ -18,7 +18,15 @@ ARROWS = {
     "settings": {"selection", "launch"},  # can what is to be preloaded be imported?
     "selection": {"settings"},
     "launch": set[str](),
-    "watch": {"settings", "selection", "launch"},
+    "kernel": set[str](),
+    "processes": {"selection", "kernel"},
+    "leaks": {"launch", "kernel", "processes"},
+    "stall": {"kernel", "processes", "leaks"},
+    "explain": {"launch", "kernel", "processes", "leaks", "stall"},
+    "watch": {
+        *("settings", "selection", "launch"),
+        *("kernel", "processes", "leaks", "stall", "explain"),
+    },
     "report": {"settings", "selection"},
     "runs": {"settings", "selection", "watch", "report"},
 }

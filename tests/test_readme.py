@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pytest_startmethod.watch import stacks
+from pytest_startmethod.explain import stacks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1056,9 +1056,10 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
         imports="import inspect\nimport multiprocessing\nimport types\n"
         "from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix\n"
         "from pytest_startmethod.launch import forkservers, launcher\n"
-        "from pytest_startmethod.watch import child_config, children, descendants, lookout\n"
-        "from pytest_startmethod.watch import makers, marks, owners, recorder, report_sections\n"
-        "from pytest_startmethod.watch import segments, threads, weak_map",
+        "from pytest_startmethod.leaks import child_config, descendants, marks, segments\n"
+        "from pytest_startmethod.processes import children, makers, owners, threads, weak_map\n"
+        "from pytest_startmethod.stall import lookout\n"
+        "from pytest_startmethod.watch import recorder, report_sections",
     )
     result = run_watched(*LEAK_ALLOWED)
     told = int(what not in HARMLESS)

@@ -1,1 +1,1 @@
-"""Watches the processes of tests: proves start methods, ends hangs and leaks, explains failures."""
+"""Watches each test that runs under a start method: its processes, and its end."""

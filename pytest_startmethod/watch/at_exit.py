@@ -7,14 +7,15 @@ from contextlib import suppress
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.watch import descendants, findings, reaper
+from pytest_startmethod.explain import findings
+from pytest_startmethod.leaks import descendants, reaper
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from pytest_startmethod.watch.children import Child
-    from pytest_startmethod.watch.descendants import Start
-    from pytest_startmethod.watch.segments import Segment, Segments
+    from pytest_startmethod.leaks.descendants import Start
+    from pytest_startmethod.leaks.segments import Segment, Segments
+    from pytest_startmethod.processes.children import Child
 
 INSTALLED = ("site-packages", "dist-packages")
 """The folders that libraries are installed in."""

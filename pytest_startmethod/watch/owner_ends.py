@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_startmethod.explain import findings, severity, tracebacks
+from pytest_startmethod.leaks import descendants, reaper
+from pytest_startmethod.leaks.segments import Segment
 from pytest_startmethod.warning_classes import ChildProcessLeakWarning
-from pytest_startmethod.watch import (
-    at_exit,
-    descendants,
-    findings,
-    reaper,
-    severity,
-    tracebacks,
-)
-from pytest_startmethod.watch.segments import Segment
+from pytest_startmethod.watch import at_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_startmethod.watch.children import Child
-    from pytest_startmethod.watch.descendants import Descendant, Start
+    from pytest_startmethod.leaks.descendants import Descendant, Start
+    from pytest_startmethod.processes.children import Child
     from pytest_startmethod.watch.recorder import Recorder
     from pytest_startmethod.watch.watched_test import WatchedTest
 

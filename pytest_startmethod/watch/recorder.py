@@ -11,21 +11,22 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_startmethod.explain import stacks
+from pytest_startmethod.leaks.descendants import Starts
+from pytest_startmethod.processes import broken_starts, makers, threads
+from pytest_startmethod.processes.children import Child
+from pytest_startmethod.processes.owners import Owner
+from pytest_startmethod.processes.weak_map import WeakMap
 from pytest_startmethod.system import WINDOWS, System
-from pytest_startmethod.watch import broken_starts, makers, stacks, threads
-from pytest_startmethod.watch.children import Child
-from pytest_startmethod.watch.descendants import Starts
-from pytest_startmethod.watch.owners import Owner
-from pytest_startmethod.watch.weak_map import WeakMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from pytest_startmethod.guard import Guard
-    from pytest_startmethod.watch.child_config import ChildConfig
-    from pytest_startmethod.watch.marks import Marks
-    from pytest_startmethod.watch.segments import Segments
-    from pytest_startmethod.watch.stall import StallWatch
+    from pytest_startmethod.leaks.child_config import ChildConfig
+    from pytest_startmethod.leaks.marks import Marks
+    from pytest_startmethod.leaks.segments import Segments
+    from pytest_startmethod.stall.stall import StallWatch
 
 
 # What learns an exit code, in the classes that hold a process.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.watch import findings, hints, stack_hints
+from pytest_startmethod.explain import findings, hints, stack_hints
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     import pytest
 
-    from pytest_startmethod.watch.children import Child
-    from pytest_startmethod.watch.owners import Owner
+    from pytest_startmethod.processes.children import Child
+    from pytest_startmethod.processes.owners import Owner
     from pytest_startmethod.watch.recorder import Recorder
     from pytest_startmethod.watch.watched_test import WatchedTest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.watch.owners import Owner
+from pytest_startmethod.processes.owners import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_startmethod.processes.children import Child
     from pytest_startmethod.record import Run
-    from pytest_startmethod.watch.children import Child
 
 
 class WatchedTest:

@@ -9,31 +9,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_startmethod import registration
+from pytest_startmethod.explain import findings, severity, stacks
 from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
+from pytest_startmethod.leaks import segments
+from pytest_startmethod.leaks.child_config import ChildConfig
+from pytest_startmethod.leaks.marks import Marks
+from pytest_startmethod.processes import owners
 from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import contexts, marker
+from pytest_startmethod.stall import stall
 from pytest_startmethod.system import LINUX
-from pytest_startmethod.watch import (
-    findings,
-    owner_ends,
-    owners,
-    report_sections,
-    segments,
-    severity,
-    stacks,
-    stall,
-)
-from pytest_startmethod.watch.child_config import ChildConfig
-from pytest_startmethod.watch.marks import Marks
+from pytest_startmethod.watch import owner_ends, report_sections
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from pytest_startmethod.watch.children import Child
-    from pytest_startmethod.watch.owners import Owner
+    from pytest_startmethod.processes.children import Child
+    from pytest_startmethod.processes.owners import Owner
 
 NAME = "startmethod-watch"
 

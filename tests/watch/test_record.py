@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_startmethod.guard import Guard
-from pytest_startmethod.watch import reaper
-from pytest_startmethod.watch.owners import Owner
+from pytest_startmethod.leaks import reaper
+from pytest_startmethod.processes.owners import Owner
 from pytest_startmethod.watch.recorder import Recorder
 
 if TYPE_CHECKING:

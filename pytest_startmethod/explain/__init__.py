@@ -1,0 +1,1 @@
+"""Words warnings and failures: exit codes, stacks, tracebacks and hints."""

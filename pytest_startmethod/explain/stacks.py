@@ -1,0 +1,144 @@
+"""Asks living children where their threads are.
+
+Each child listens to a signal from its start on (see `launch.listener`), and writes to a memory
+file of its own, which is read by way of ``/proc``. So pytest holds nothing, and nobody is asked
+before a test has failed. Linux only.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.util
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_startmethod.kernel.process_tree import stat_fields
+from pytest_startmethod.kernel.syscalls import MACHINE
+from pytest_startmethod.launch.listener import NAME, Listener
+from pytest_startmethod.processes import dumps
+from pytest_startmethod.stall import lookout
+from pytest_startmethod.system import LINUX, System
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pytest_startmethod.processes.children import Child
+
+SECONDS = 1.0
+"""How long all children together may take to answer."""
+
+SIGNAL = lookout.SIGNAL
+"""What asks: pytest's main thread gets it in its own process, a child in another."""
+
+AVAILABLE = LINUX and None not in (System.memfd_create, System.register_dump)
+
+# The calls that any handled signal ends: of pause() and sigsuspend().
+PAUSES = {"x86_64": (b"34", b"130"), "aarch64": (b"133",)}
+
+
+class _Asked(NamedTuple):
+    child: Child
+    descriptor: int
+    before: int
+    """How much the file held before."""
+
+
+def listen_in_forks(handler: object) -> Listener | None:
+    """Let each forked child listen as long as the result lives; `handler` is pytest's own.
+
+    Not by `os.register_at_fork`, which can't be undone. `register_after_fork` isn't documented, and
+    the same from Python 2.6 to 3.15.
+    """
+    if not AVAILABLE:
+        return None
+    listener = Listener(System, int(SIGNAL), (0, handler))
+    listener.prepare()
+    multiprocessing.util.register_after_fork(listener, Listener.listen)
+    return listener
+
+
+def ask(children: Collection[Child], seconds: float = SECONDS) -> None:
+    """Ask the living ones of some children where they are, and note what they answer."""
+    if not AVAILABLE:
+        return
+    asked: list[_Asked] = []
+    try:
+        living = (child for child in children if not child.has_ended())
+        asked.extend(one for child in living if (one := _ask(child)) is not None)
+        waiting, pause = asked, 0.0005
+        deadline = System.monotonic() + seconds
+        while waiting and System.monotonic() < deadline:
+            System.sleep(pause)
+            pause = min(pause * 2, 0.02)
+            waiting = [one for one in waiting if not _has_answered(one)]
+        for one in asked:
+            one.child.threads = dumps.parse(_read(one)) or one.child.threads
+    finally:
+        for one in asked:
+            System.close(one.descriptor)
+
+
+def _ask(child: Child) -> _Asked | None:
+    """Send the signal, where it does nothing but write to the memory file."""
+    folder = f"/proc/{child.pid}"
+    try:
+        paths = (f"{folder}/fd/{name}" for name in System.listdir(f"{folder}/fd"))
+        path = next(filter(_is_file, paths), "")
+        if not path or not _listens(folder, child.pid):
+            return None
+        descriptor = System.open(path, System.READ_ONLY)
+    except OSError:  # it has ended, or may not be looked at
+        return None
+    one = _Asked(child, descriptor, System.fstat(descriptor).st_size)
+    child.send(SIGNAL)
+    return one
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return str(System.readlink(path)).startswith(f"/memfd:{NAME}")
+    except OSError:
+        return False
+
+
+def _listens(folder: str, pid: int) -> bool:
+    """Tell whether a process runs, handles the signal, and isn't in a call that this would end."""
+    status = System.read_file(f"{folder}/status")
+    if stat_fields(System.read_file(f"{folder}/stat"))[0] in b"TtZX":
+        return False
+    try:
+        call = System.read_file(f"{folder}/task/{pid}/syscall").split()[:5]
+    except OSError:  # which is forbidden here
+        call = []
+    pauses = call[:1] and call[0] in PAUSES.get(MACHINE, ())
+    # pause() where there is no such call: ppoll() of nothing, for ever.
+    pauses = pauses or (MACHINE == "aarch64" and call[:1] == [b"73"] and call[2:4] == [b"0x0"] * 2)
+    return not pauses and _has(status, b"SigCgt") and not _has(status, b"SigBlk")
+
+
+def _has_answered(one: _Asked) -> bool:
+    """Tell whether the signal was taken and its handler has returned, or the process has ended.
+
+    While the handler runs, the kernel blocks the signal in its thread.
+    """
+    folder = f"/proc/{one.child.pid}/task"
+    try:
+        statuses = [System.read_file(f"{folder}/{tid}/status") for tid in System.listdir(folder)]
+    except OSError:
+        # A thread of it has ended, or all: then nothing more comes.
+        return one.child.has_ended()
+    if any(_has(s, field) for s in statuses for field in (b"ShdPnd", b"SigPnd", b"SigBlk")):
+        return False
+    return bool(System.fstat(one.descriptor).st_size > one.before)
+
+
+def _has(status: bytes, field: bytes) -> bool:
+    """Tell whether the signal is in a set of a process's or thread's ``status``."""
+    _, _, after = status.partition(b"\n" + field + b":\t")
+    return bool(int(after[:16] or b"0", 16) >> (SIGNAL - 1) & 1)
+
+
+def _read(one: _Asked) -> str:
+    parts, place = [], one.before
+    while part := System.pread(one.descriptor, 1 << 16, place):
+        parts.append(part)
+        place += len(part)
+    return b"".join(parts).decode(errors="replace")

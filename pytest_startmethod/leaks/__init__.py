@@ -1,0 +1,1 @@
+"""Stops what outlives its test: processes, what those started, and shared memory."""

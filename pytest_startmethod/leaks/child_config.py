@@ -1,0 +1,52 @@
+"""Gives each child a place for its temporary files, and names for its semaphores.
+
+A child that is killed leaves both: the folder ``pymp-…``, which multiprocessing makes in a child
+that listens at a socket, as a manager does, and semaphores by their names. What a child starts with
+is private, the same from Python 3.3 to 3.15; where it goes missing a child does as without this.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from multiprocessing.util import Finalize
+from typing import TYPE_CHECKING
+
+from pytest_startmethod.leaks.marks import semaphore_prefix
+from pytest_startmethod.system import System
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+LONGEST = 80
+"""As long may the path of the folder be, so that those of sockets fit: 108 bytes on Linux."""
+
+
+class ChildConfig:
+    """What children start with; its folder is removed when Python exits."""
+
+    def __init__(self) -> None:
+        # As multiprocessing names its own.
+        self.folder = tempfile.mkdtemp(prefix="pymp-")
+        # After children have ended and all else that the plugin has to end, as multiprocessing
+        # removes its own. It is not documented, since Python 2.6.
+        Finalize(None, shutil.rmtree, args=[self.folder, True], exitpriority=-100)
+
+    def give(self, process: BaseProcess, mark: int) -> None:
+        """Let a process that is about to be started have it; its mark is 0 where it has none."""
+        config = getattr(process, "_config", None)
+        if not isinstance(config, dict):
+            return
+        if mark and str(config.get("semprefix", "")).startswith("/mp"):
+            config["semprefix"] = semaphore_prefix(mark)
+        # That of this process serves its children, too, where it has one.
+        if config.get("tempdir") is None and len(self.folder) < LONGEST and self._is_there():
+            config["tempdir"] = self.folder
+
+    def _is_there(self) -> bool:
+        """Tell whether nobody has removed the folder."""
+        try:
+            System.stat(self.folder)
+        except OSError:
+            return False
+        return True

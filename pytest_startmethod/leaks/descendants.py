@@ -1,0 +1,230 @@
+"""Finds the processes that a test's children started and left, and stops them."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_startmethod.kernel import prctl
+from pytest_startmethod.kernel.process_tree import pids, stat_fields
+from pytest_startmethod.leaks import reaper
+from pytest_startmethod.leaks.marks import mark_of
+from pytest_startmethod.processes.broken_starts import PATIENCE
+from pytest_startmethod.system import System
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from pytest_startmethod.processes.children import Child
+    from pytest_startmethod.processes.owners import Owner
+
+LAST_PID = "/proc/sys/kernel/ns_last_pid"
+FEW = 200
+"""As many pids at most are looked at one by one: to list those of the system takes longer then."""
+
+SOON = 1.0
+"""Seconds in which no system gives a pid a second time."""
+
+ROUNDS = 10
+"""How often those are ended that were started by others which were about to be ended."""
+
+# Fields of ``/proc/PID/stat``, from the state on; states of what has ended; and the flag of what
+# was forked and runs no program of its own (<linux/sched.h>).
+FLAGS, START_TIME = 6, 19
+ENDED = (b"Z", b"X")
+FORKED = 0x40
+
+# What multiprocessing, and libraries that copied it, run beside their processes: such a helper ends
+# after the last process that it serves.
+HELPERS = (b"resource_tracker", b"semaphore_tracker", b"forkserver import main")
+
+
+class Start(NamedTuple):
+    """A child that was started, the mark that all has which it starts, and when that was."""
+
+    mark: int
+    child: Child
+    time: float
+
+
+class Descendant(NamedTuple):
+    """A process that a child started, or another of its descendants."""
+
+    pid: int
+    began: bytes
+    """When it was started, as the kernel counts: with the pid it names a process."""
+    parent: int
+    session: int
+    command: bytes
+    is_helper: bool
+    """Whether it serves multiprocessing in a child, and ends with what it serves."""
+    child: Child
+    """The test's child that it comes from."""
+
+
+class Starts:
+    """The children of the run by their marks, until what they left has been looked for."""
+
+    def __init__(self, session: Owner) -> None:
+        self._session = session
+        self._new: list[Start] = []
+        # Of the session and of tests that ask for nothing: not looked at before the session ends.
+        self._kept: list[Start] = []
+
+    def __bool__(self) -> bool:
+        """Tell whether any is to be looked at when a test ends."""
+        return bool(self._new)
+
+    def note(self, mark: int, child: Child) -> None:
+        """Record a child that was started; its mark is 0 if it has none."""
+        if mark:
+            self._new.append(Start(mark, child, System.monotonic()))
+
+    def take_ended(self) -> list[Start]:
+        """Return those whose owner has ended, all with the session, and keep them no longer."""
+        new, self._new = self._new, []
+        ended: list[Start] = []
+        for start in new:
+            owner = start.child.owner
+            if owner is self._session or owner.untouched:
+                self._kept.append(start)
+            else:
+                (ended if owner.ended else self._new).append(start)
+        if self._session.ended:
+            for start in self._kept:
+                start.child.owner = self._session
+            ended = [*self._kept, *ended, *self._new]
+            self._new, self._kept = [], []
+        return ended
+
+    def take(self, children: Collection[Child]) -> list[Start]:
+        """Return those of `children`, and keep them no longer."""
+        known = set(map(id, children))
+        taken = [start for start in (*self._new, *self._kept) if id(start.child) in known]
+        self._new = [start for start in self._new if id(start.child) not in known]
+        self._kept = [start for start in self._kept if id(start.child) not in known]
+        return taken
+
+
+def stop(starts: Sequence[Start], *, daemons_stay: bool) -> list[Descendant]:
+    """Stop what children have left, and return those that didn't end by themselves.
+
+    They get `reaper.GRACE` seconds for that, then a SIGTERM, and a SIGKILL. Those that left by
+    ``setsid()`` stay where `daemons_stay`, or where the test allowed that.
+    """
+    leaked: list[Descendant] = []
+    alive = _alive(_find(starts, daemons_stay=daemons_stay), reaper.GRACE) if starts else []
+    for _ in range(ROUNDS):
+        if not alive:
+            break
+        # It may run another program by now.
+        found = [_look(one.pid, one.child) or one for one in alive if not one.is_helper]
+        leaked += found
+        _end(found, signal.SIGTERM, reaper.GRACE)
+        _end(found, reaper.KILL, PATIENCE)
+        if not daemons_stay:  # which a helper may serve
+            helpers = _alive([one for one in alive if one.is_helper], reaper.GRACE)
+            _end(helpers, reaper.KILL, PATIENCE)
+        # What one of them has started to take its place.
+        alive = _find(starts, daemons_stay=daemons_stay) if found else []
+    return leaked
+
+
+def _find(starts: Sequence[Start], *, daemons_stay: bool) -> list[Descendant]:
+    by_mark = {start.mark: start.child for start in starts}
+    found = []
+    for pid in _candidates(starts):
+        child = by_mark.get(mark_of(pid))
+        if child is not None and pid != child.pid:
+            one = _look(pid, child)
+            if one is not None and not (
+                (daemons_stay or child.daemons_stay) and one.session != System.getsid(0)
+            ):
+                found.append(one)
+    return found
+
+
+def _candidates(starts: Sequence[Start]) -> Iterable[int]:
+    """Return the pids that were given since: the kernel counts them up, and then anew."""
+    given = [start.child.pid for start in starts]
+    oldest = min(start.time for start in starts)
+    with suppress(OSError, ValueError):  # a kernel without it
+        last = int(System.read_file(LAST_PID))
+        first = min(given)
+        recent = System.monotonic() - oldest < SOON
+        if recent and max(given) <= last and last - first <= FEW:
+            return range(first + 1, last + 1)
+    return pids()
+
+
+def _look(pid: int, child: Child) -> Descendant | None:
+    """Return what is to be known of a descendant; None where it has ended, or isn't one.
+
+    Who starts a process marks its other threads' for a moment, too; those are no child's.
+    """
+    try:
+        stat = stat_fields(System.read_file(f"/proc/{pid}/stat"))
+        status = System.read_file(f"/proc/{pid}/status")
+        command = System.read_file(f"/proc/{pid}/cmdline").replace(b"\0", b" ").strip()
+    except OSError:
+        return None
+    parent = int(stat[1])
+    is_thread = b"\nTgid:\t%d\n" % pid not in status
+    if is_thread or stat[0] in ENDED or (parent == System.getpid() and not _adopts()):
+        return None
+    runs_own = not int(stat[FLAGS]) & FORKED  # a fork has the command line of its parent
+    is_helper = runs_own and any(name in command for name in HELPERS)
+    return Descendant(pid, stat[START_TIME], parent, int(stat[3]), command, is_helper, child)
+
+
+def _adopts() -> bool:
+    """Tell whether orphans become children of this process."""
+    return System.getpid() == 1 or prctl.is_subreaper()
+
+
+def _alive(some: Sequence[Descendant], seconds: float) -> list[Descendant]:
+    """Wait until all have ended, so long at most, and return those that have not."""
+    alive = [one for one in some if not _has_ended(one)]
+    deadline, pause = System.monotonic() + seconds, 0.001
+    while alive and System.monotonic() < deadline:
+        System.sleep(pause)
+        pause = min(pause * 2, 0.02)
+        alive = [one for one in alive if not _has_ended(one)]
+    return alive
+
+
+def _has_ended(one: Descendant) -> bool:
+    try:
+        stat = stat_fields(System.read_file(f"/proc/{one.pid}/stat"))
+    except OSError:
+        return True
+    return stat[START_TIME] != one.began or stat[0] in ENDED
+
+
+def _end(some: Sequence[Descendant], signum: int, seconds: float) -> None:
+    """Send a signal to those that are alive, and wait until they have ended."""
+    for one in some:
+        _send(one, signum)
+    _alive(some, seconds)
+    for one in some:
+        if one.parent == System.getpid():  # an orphan that came to us: nobody else waits for it
+            with suppress(OSError):
+                System.waitpid(one.pid, System.NO_HANG)
+
+
+def _send(one: Descendant, signum: int) -> None:
+    """Send a signal, where the pid is known to be this process's at this moment."""
+    descriptor = System.pidfd(one.pid)
+    try:
+        if _has_ended(one):
+            return
+        if descriptor is None:
+            System.kill(one.pid, signum)
+        else:
+            System.pidfd_send_signal(descriptor, signum)
+    except OSError:  # it has ended meanwhile, or isn't ours to end
+        return
+    finally:
+        if descriptor is not None:
+            System.close(descriptor)

@@ -1,0 +1,1 @@
+"""Knows the processes that tests start: who started and owns them, and how they end."""

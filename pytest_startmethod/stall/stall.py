@@ -1,0 +1,257 @@
+"""Fails a test that waits for what no process or thread can give any more."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_startmethod.kernel import pipes, process_tree, waits
+from pytest_startmethod.processes import threads
+from pytest_startmethod.processes.places import package
+from pytest_startmethod.stall import deadlocks, lookout, waiting_frames
+from pytest_startmethod.system import WINDOWS, System
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from types import FrameType
+
+    from pytest_startmethod.guard import Guard
+    from pytest_startmethod.processes.children import Child
+
+
+SIGNAL = lookout.SIGNAL
+
+
+class Stall(NamedTuple):
+    """Why a wait can't end."""
+
+    lost: tuple[Child, ...] = ()
+    """Workers of the pool that the wait is on: they ended, and their tasks are lost."""
+    stuck: tuple[waits.Thread, ...] = ()
+    """The threads that wait without end; none of the process tree can move."""
+
+
+class StallWatch:
+    """Lets the main thread look at its own wait, when the lookout finds it blocked for too long.
+
+    `children` returns the test's children, `bystanders` the pids of those of earlier tests,
+    `helpers` the pids of processes that serve multiprocessing itself, and `plugins` the names of
+    modules whose threads aren't the test's;
+    `on_stall` is called in the main thread, inside of the wait, which goes on where it returns.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        guard: Guard,
+        *,
+        children: Callable[[], Collection[Child]],
+        bystanders: Callable[[], Collection[int]],
+        helpers: Callable[[], Collection[int]],
+        plugins: Callable[[], Collection[str]],
+        on_stall: Callable[[Stall], None],
+    ) -> None:
+        self._seconds = seconds
+        self._guard = guard
+        self._children = children
+        self._bystanders = bystanders
+        self._helpers = helpers
+        self._plugins = plugins
+        self._on_stall = on_stall
+        self._pid = System.getpid()
+        self._main = System.main_thread().ident
+        self._lock = threading.RLock()  # not held while others' code runs
+        self._lookout: lookout.Lookout | None = None
+        self._on = False
+        # Whether the lookout looks, and the signal has its handler.
+        self._looks = False
+        # The threads that start a process now.
+        self._starting: set[int] = set()
+        # The threads that were stuck at the last look, and where the main thread was.
+        self._last: tuple[object, int, int] | None = None
+        self._woken_by: Stall | None = None
+        # How the signal was handled: taken over with the first process that a test starts.
+        self._handled_before: Any = None
+        # Threads that were there before the first test.
+        self._older = frozenset(System.threads())
+        self._older_ids = threads.thread_ids()
+
+    def enter(self, *, begin: bool) -> None:
+        """Watch from the next start of a child on; `begin` if there are some already."""
+        self._on, self._looks = bool(SIGNAL) and self._seconds > 0, False
+        if begin:
+            self._begin()
+
+    @property
+    def handler(self) -> Callable[[int, FrameType | None], None]:
+        """What handles the signal in pytest's process, and in forked children to no effect."""
+        return self._handle
+
+    def leave(self) -> None:
+        """Watch no longer, and handle the signal as before."""
+        with self._lock:
+            self._on = self._looks = False
+            if self._lookout is not None:
+                self._lookout.pause()
+            if self._handled_before is not None:
+                if System.get_handler(SIGNAL) == self._handle:
+                    System.set_handler(SIGNAL, self._handled_before)
+                else:  # the test's own, which may stay
+                    self._end_lookout()
+                self._handled_before = None
+
+    def end(self) -> None:
+        """End the lookout."""
+        self.leave()
+        self._end_lookout()
+
+    def _end_lookout(self) -> None:
+        if self._lookout is not None:
+            self._lookout.end()
+            self._lookout = None
+
+    def before_start(self, *, forks: bool) -> None:
+        """Don't look while a process starts; have no thread alive if that `forks`."""
+        try:
+            self._starting.add(System.get_ident())
+            if forks and self._lookout is not None and self._lookout.is_thread:
+                with self._lock:
+                    self._lookout.make_way()
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self._guard.note(error)
+
+    def after_start(self) -> None:
+        """Look again."""
+        try:
+            self._starting.discard(System.get_ident())
+            if not self._looks or (self._lookout is not None and self._lookout.is_thread):
+                self._begin()
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self._guard.note(error)
+
+    def _begin(self) -> None:
+        with self._guard, self._lock:  # a pool's own thread may start a process at any time
+            if not self._on or self._starting:
+                return
+            if self._handled_before is None:
+                if System.get_ident() != self._main:
+                    return
+                if System.get_handler(SIGNAL) in (signal.SIG_DFL, signal.SIG_IGN):
+                    self._handled_before = System.set_handler(SIGNAL, self._handle)
+            if System.get_handler(SIGNAL) != self._handle:  # the test's own is to hear of no more
+                self._end_lookout()
+                return
+            if self._lookout is None:
+                self._lookout = lookout.lookout(self._seconds, self._is_stalled)
+            self._lookout.begin()
+            self._looks = True
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        __tracebackhide__ = True
+        if WINDOWS:
+            stall, self._woken_by = self._woken_by, None
+            if stall is None:
+                self._pass_on(signum, frame)
+        else:
+            stall = self._look(frame)
+        if stall is not None:
+            self._on_stall(stall)
+
+    def _pass_on(self, signum: int, frame: FrameType | None) -> None:
+        """Do what a Ctrl-Break of the user's did before."""
+        if callable(self._handled_before):
+            self._handled_before(signum, frame)
+        elif self._handled_before == signal.SIG_DFL:
+            System.set_handler(signum, signal.SIG_DFL)
+            System.raise_signal(signum)
+
+    def _is_stalled(self, frame: FrameType | None) -> bool:
+        self._woken_by = self._look(frame)
+        return self._woken_by is not None
+
+    def _look(self, frame: FrameType | None) -> Stall | None:
+        """Return why the wait that a frame is in can't end, where that is so for the second time.
+
+        Not for the first time: the wait may have come to its end just now.
+        """
+        stall, last = None, self._last
+        self._last = None
+        if (
+            self._main in self._starting
+            or not self._on
+            or System.getpid() != self._pid
+            or frame is None
+        ):
+            return None
+        with self._guard:
+            stall = self._find(frame)
+        if stall is None:
+            return None
+        # A pool whose initializer fails loses one worker after the other.
+        self._last = stall.stuck, id(frame), frame.f_lasti
+        return stall if self._last == last else None
+
+    def _find(self, frame: FrameType | None) -> Stall | None:
+        """Return why the wait that a frame is in can't end, or None where it may."""
+        frames = waiting_frames.waiting_frames(frame)
+        if not any(package(frame) in waiting_frames.PROCESSES for frame in frames):
+            return None
+        lost = waiting_frames.lost_workers(frames, self._children())
+        if lost:
+            return Stall(lost=tuple(lost))
+        if not waits.AVAILABLE:
+            return Stall() if self._all_are_dead() else None
+        descriptor = waiting_frames.awaited_descriptor(frames)
+        stuck = self._stuck(descriptor)
+        beside = self._beside_deadlocked(waiting_frames.joined(frames)) if stuck is None else None
+        if beside:
+            stuck = self._stuck(descriptor, beside)
+        if stuck is None or waiting_frames.is_answered(frames):
+            return None
+        return Stall(stuck=tuple(stuck))
+
+    def _beside_deadlocked(self, pid: int | None) -> frozenset[int]:
+        """Return the threads that can't let go on a child which can't go on by itself.
+
+        Each of its threads waits without end for a lock that only its own process can release, and
+        it handles no signal. The threads are those that ran when it was forked, and do the
+        same still: one that was started later, or has got another task, may end it.
+        """
+        child = next((c for c in self._children() if c.pid == pid), None)
+        if child is None or not deadlocks.is_deadlocked(child.pid):
+            return frozenset()
+        return threads.still_running(child.forked_beside)
+
+    def _stuck(
+        self, descriptor: int | None, beside: frozenset[int] = frozenset()
+    ) -> list[waits.Thread] | None:
+        others = {System.main_thread().native_id or 0, *self._older_ids, *beside}
+        others |= {thread.native_id or 0 for thread in self._of_others()}
+        if self._lookout is not None:
+            others.add(self._lookout.thread)
+        silent: set[int] = set()
+        if descriptor is not None:
+            # An earlier test's process that has nothing of what this one waits for.
+            silent |= set(self._bystanders()) - pipes.holders(descriptor)
+        return waits.stuck_threads(process_tree.process_tree(silent, others, self._helpers()))
+
+    def _of_others(self) -> list[threading.Thread]:
+        """Return the threads that aren't the test's: older ones, and those of pytest's plugins."""
+        plugins = self._plugins()
+        return [t for t in System.threads() if t in self._older or threads.module(t) in plugins]
+
+    def _all_are_dead(self) -> bool:
+        """Tell whether each child has ended, and no thread of the test's is there to answer.
+
+        Where the kernel can't be asked what others wait for, any other thread may answer, but for
+        those in which the standard library alone is at work.
+        """
+        others = self._of_others()
+        answering = [
+            thread
+            for thread in System.threads()
+            if thread.ident != self._main and thread not in others and not threads.serves(thread)
+        ]
+        children = self._children()
+        return bool(children) and not answering and all(c.has_ended() for c in children)
