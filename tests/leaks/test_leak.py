@@ -79,7 +79,7 @@ def run_impatient(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> Callable[..., pytest.RunResult]:
     """Run a suite as `run_watched` does, with a short grace for what leaks anyway."""
-    code = "from pytest_startmethod.watch import reaper\nreaper.GRACE = 0.2"
+    code = "from pytest_startmethod.leaks import reaper\nreaper.GRACE = 0.2"
     pytester.makepyfile(impatient=code)
 
     def run(*args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:

@@ -65,7 +65,7 @@ def run_leaky(
     run_watched: Callable[..., pytest.RunResult],
 ) -> Callable[..., pytest.RunResult]:
     """Run a suite as `run_watched` does, with a short grace; no name that it noted is left."""
-    code = "from pytest_startmethod.watch import reaper\nreaper.GRACE = 0.1"
+    code = "from pytest_startmethod.leaks import reaper\nreaper.GRACE = 0.1"
     pytester.makepyfile(impatient=code, helper=HELPER)
     (pytester.path / "names.txt").touch()
 

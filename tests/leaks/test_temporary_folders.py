@@ -64,7 +64,7 @@ def run_impatient(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> Callable[..., pytest.RunResult]:
     """Run a suite as `run_watched` does, with a short grace for what leaks anyway."""
-    code = "from pytest_startmethod.watch import reaper\nreaper.GRACE = 0.1"
+    code = "from pytest_startmethod.leaks import reaper\nreaper.GRACE = 0.1"
     pytester.makepyfile(impatient=code, helper=HELPER)
 
     def run(*args: str) -> pytest.RunResult:

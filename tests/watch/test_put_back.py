@@ -154,7 +154,7 @@ def test_what_was_there_before_pytest_main_is_there_again(
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others may leave something
     arguments = ["-p", "no:cacheprovider", "-W", "ignore", *selected]
     script = pytester.makepyfile(
-        impatient="from pytest_startmethod.watch import reaper\nreaper.GRACE = 0.2",
+        impatient="from pytest_startmethod.leaks import reaper\nreaper.GRACE = 0.2",
         helper=HELPER,
         test_it=SUITE,
         compare=COMPARE,
