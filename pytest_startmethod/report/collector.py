@@ -168,7 +168,8 @@ class Reporter:
                 outcome = "xfailed"
             last_line = _last_line(report) if outcome == "failed" else ""
             place = self._places.get(nodeid) or self._places.get(run.test, 0)
-            results.add(run, outcome, getattr(report, "duration", 0.0), last_line, place)
+            seconds = max(getattr(report, "duration", 0.0), 0.0)  # a fixture may stop the clock
+            results.add(run, outcome, seconds, last_line, place)
         for run, last_line in self._notes.failed:
             results.add(run, "failed", 0.0, last_line)
         return results

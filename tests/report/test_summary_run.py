@@ -303,3 +303,19 @@ def test_a_crash_of_a_worker_is_reported_with_its_run(
     result.assert_outcomes(passed=2, failed=1)
     assert summary(result)[7].endswith("::test_crashes")
     assert summary(result)[8] == "    passed: fork, forkserver    failed: spawn"
+
+
+def test_no_time_is_negative_where_a_test_turns_back_the_clock(
+    run_watched: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest("""
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_logreport(report):
+            report.duration = -5.0
+    """)
+    pytester.makepyfile("def test_it(mp_context):\n    pass")
+    lines = run_watched("--start-method=fork").outlines
+    [row] = [line.split() for line in lines if line.startswith("fork  ")]
+    assert row[-1] == "0.00s"
