@@ -127,7 +127,7 @@ def stall(children: Sequence[Child], seconds: float) -> str:
 
 
 def _leaked(child: Child) -> str:
-    was = f" was at {child.place_now}" if child.place_now else ""
+    was = f", was at {child.place_now}" if child.place_now else ""
     return f"{_described(child)} started at {relative(child.place)}{was}"
 
 

@@ -432,7 +432,7 @@ def test_a_leak_says_where_the_child_was(
     text = result.stdout.str()
     for method in METHODS:
         assert f", {method}) started at helper.py:" in text
-    assert text.count(" was at helper.py:") == len(METHODS)
+    assert text.count(", was at helper.py:") == len(METHODS)
 
 
 @pytest.mark.needs("fork")
