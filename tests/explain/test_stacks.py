@@ -306,6 +306,8 @@ def test_what_a_child_prints_and_where_its_descriptors_are_stays_as_it_is(
 
             import helper
 
+            KEPT = []  # what started a child closes its descriptors, which have these numbers here
+
             def closes_its_output(connection):
                 for number in range(3):
                     os.close(number)
@@ -320,7 +322,7 @@ def test_what_a_child_prints_and_where_its_descriptors_are_stays_as_it_is(
                 kept = [os.dup(number) for number in range(3)]
                 os.closerange(0, 3)
                 try:
-                    helper.start(mp_context, closes_nothing, daemon=True)
+                    KEPT.append(helper.start(mp_context, closes_nothing, daemon=True))
                 finally:
                     for number, descriptor in enumerate(kept):
                         os.dup2(descriptor, number)
