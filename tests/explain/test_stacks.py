@@ -541,7 +541,6 @@ def test_an_error_of_asking_is_one_warning_and_the_child_is_ended_all_the_same(
 ) -> None:
     pytester.makeconftest("""
         from pytest_startmethod.explain import stacks
-from pytest_startmethod.launch.listener import Listener
 
         def broken(*_):
             raise ZeroDivisionError
