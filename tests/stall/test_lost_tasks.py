@@ -27,6 +27,9 @@ WAITS: dict[str, Callable[[Pool], object]] = {
     "imap_unordered": lambda pool: list(pool.imap_unordered(os._exit, [3, 3])),
 }
 
+# Beside a thread, as pytest-xdist has one, Python warns of a fork.
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
 
 class Lost(BaseException):
     """As pytest.fail() raises: no Exception."""
