@@ -204,6 +204,23 @@ class System:
             cls.close(descriptor)
 
     @classmethod
+    def send(cls, pid: int, signum: int, has_ended: Callable[[], bool]) -> None:
+        """Send a signal to a process, unless it `has_ended`: its pid may be another's then."""
+        descriptor = cls.pidfd(pid)
+        try:
+            if has_ended():
+                return
+            if descriptor is None:
+                cls.kill(pid, signum)
+            else:
+                cls.pidfd_send_signal(descriptor, signum)
+        except OSError:  # it has ended meanwhile, or isn't ours to end
+            return
+        finally:
+            if descriptor is not None:
+                cls.close(descriptor)
+
+    @classmethod
     def read_all(cls, path: str) -> bytes:
         """Return the whole content of a file. Raises `OSError`."""
         descriptor, parts = cls.open(path, cls.READ_ONLY), []

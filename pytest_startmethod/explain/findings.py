@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 FEW, MANY = 10, 50
-"""As many children at most are named in a sentence, and in a list."""
+"""How many children are named in a sentence, and in a list, at most."""
 
 LONG = 80
-"""As much of a command line is shown."""
+"""How many characters of a command line are shown."""
 
 
 def mismatch(children: Sequence[Child], expected: str) -> list[StartMethodMismatchWarning]:
@@ -138,9 +138,9 @@ def _stuck(child: Child) -> str:
 
 
 def section(children: Sequence[Child]) -> list[str]:
-    """Return a line for each child, or for the last of very many.
+    """Return the lines on each child, or on the last of very many.
 
-    Below it which threads ran when it was forked, and where its own are, as far as that is known.
+    They say how it ended, which threads ran when it was forked, and where its own threads are.
     """
     lines = [f"{len(children)} in all, the last of them:"] if children[MANY:] else []
     for child in children[-MANY:]:

@@ -1,4 +1,4 @@
-"""Says why a living child can't go on, where its stacks show it."""
+"""Finds out from its stacks why a living child can't go on."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ WORKERS = (
 
 
 def find(child: Child) -> str:
-    """Return the hint for a child of which each thread waits without end, or "".
+    """Return the hint for a child if all its threads wait without end, else "".
 
     Where the kernel can't be asked for that there is none.
     """
@@ -92,7 +92,7 @@ def find(child: Child) -> str:
 
 
 def _applies(hint: Hint, thread: Thread) -> bool:
-    """Only the thread that serves a queue sends what somebody has put."""
+    """Tell whether a hint is about such a thread: only that of a queue sends what was put."""
     return hint.text is not UNREAD or any(
         frame.is_in("multiprocessing/queues.py", "_feed") for frame in thread.frames
     )

@@ -26,7 +26,7 @@ SECONDS = 1.0
 """How long all children together may take to answer."""
 
 SIGNAL = lookout.SIGNAL
-"""What asks: pytest's main thread gets it in its own process, a child in another."""
+"""The signal that asks a child: the lookout sends the same one to pytest's own process."""
 
 AVAILABLE = LINUX and None not in (System.memfd_create, System.register_dump)
 
@@ -38,7 +38,7 @@ class _Asked(NamedTuple):
     child: Child
     descriptor: int
     before: int
-    """How much the file held before."""
+    """The size of the file before."""
 
 
 def listen_in_forks(handler: object) -> Listener | None:

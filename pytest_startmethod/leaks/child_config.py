@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 LONGEST = 80
-"""As long may the path of the folder be, so that those of sockets fit: 108 bytes on Linux."""
+"""How long the folder's path may be: those of sockets in it have at most 108 bytes on Linux."""
 
 
 class ChildConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_startmethod.kernel import prctl
@@ -205,26 +206,9 @@ def _has_ended(one: Descendant) -> bool:
 def _end(some: Sequence[Descendant], signum: int, seconds: float) -> None:
     """Send a signal to those that are alive, and wait until they have ended."""
     for one in some:
-        _send(one, signum)
+        System.send(one.pid, signum, partial(_has_ended, one))
     _alive(some, seconds)
     for one in some:
         if one.parent == System.getpid():  # an orphan that came to us: nobody else waits for it
             with suppress(OSError):
                 System.waitpid(one.pid, System.NO_HANG)
-
-
-def _send(one: Descendant, signum: int) -> None:
-    """Send a signal, where the pid is known to be this process's at this moment."""
-    descriptor = System.pidfd(one.pid)
-    try:
-        if _has_ended(one):
-            return
-        if descriptor is None:
-            System.kill(one.pid, signum)
-        else:
-            System.pidfd_send_signal(descriptor, signum)
-    except OSError:  # it has ended meanwhile, or isn't ours to end
-        return
-    finally:
-        if descriptor is not None:
-            System.close(descriptor)

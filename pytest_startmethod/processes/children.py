@@ -200,16 +200,4 @@ class Child:
             if popen is not None:
                 popen.terminate()
             return
-        descriptor = System.pidfd(self.pid)
-        try:
-            if self.has_ended():
-                return
-            if descriptor is None:
-                System.kill(self.pid, signum)
-            else:
-                System.pidfd_send_signal(descriptor, signum)
-        except OSError:  # it has ended meanwhile, or isn't ours to end
-            return
-        finally:
-            if descriptor is not None:
-                System.close(descriptor)
+        System.send(self.pid, signum, self.has_ended)
