@@ -11,6 +11,7 @@ ROOT = Path(pytest_startmethod.__file__).parent
 GROUND = {
     *("system", "guard", "invocation", "record", "registration", "hookspecs"),
     "warning_classes",
+    "weak_map",
 }
 # What each may import beside the ground and itself; what isn't named here may import all.
 ARROWS = {
@@ -28,7 +29,8 @@ ARROWS = {
         *("kernel", "processes", "leaks", "stall", "explain"),
     },
     "report": {"settings", "selection"},
-    "runs": {"settings", "selection", "watch", "report"},
+    "session": {"kernel"},
+    "runs": {"settings", "selection", "watch", "report", "session"},
 }
 
 

@@ -953,7 +953,7 @@ BROKEN = {
             del module.Popen.method
     """,
     "what learns exit codes": """
-    recorder.Recorder._watch_popen = broken
+    wrappers.Wrappers._watch_popen = broken
     """,
     "the line that starts": """
     makers.origin = broken
@@ -1057,9 +1057,10 @@ def test_an_error_of_the_plugin_is_one_warning_of_the_run(
         "from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix\n"
         "from pytest_startmethod.launch import forkservers, launcher\n"
         "from pytest_startmethod.leaks import child_config, descendants, marks, segments\n"
-        "from pytest_startmethod.processes import children, makers, owners, threads, weak_map\n"
+        "from pytest_startmethod import weak_map\n"
+        "from pytest_startmethod.processes import children, makers, owners, threads\n"
         "from pytest_startmethod.stall import lookout\n"
-        "from pytest_startmethod.watch import recorder, report_sections",
+        "from pytest_startmethod.watch import report_sections, wrappers",
     )
     result = run_watched(*LEAK_ALLOWED)
     told = int(what not in HARMLESS)

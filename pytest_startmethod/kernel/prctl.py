@@ -1,6 +1,8 @@
-"""Asks the kernel for what only ``prctl`` gives: orphans, and leave to look at this process."""
+"""Asks the kernel for what only ``prctl`` gives (`man 2 prctl`)."""
 
 from __future__ import annotations
+
+import signal
 
 try:
     import ctypes
@@ -8,11 +10,11 @@ except ImportError:  # a Python that was built without it
     ctypes = None  # type: ignore[assignment]
 
 # Of <linux/prctl.h>.
-GET_CHILD_SUBREAPER, SET_PTRACER = 37, 0x59616D61
+SET_PDEATHSIG, GET_CHILD_SUBREAPER, SET_PTRACER = 1, 37, 0x59616D61
 
 
 def is_subreaper() -> bool:
-    """Tell whether processes whose parent has ended become children of this one (`man 2 prctl`)."""
+    """Tell whether processes whose parent has ended become children of this one."""
     if ctypes is None:
         return False
     answer = ctypes.c_int()
@@ -21,6 +23,12 @@ def is_subreaper() -> bool:
 
 
 def allow_ptrace(pid: int) -> None:
-    """Let a process look at this one, where Yama forbids it (`man 2 prctl`, PR_SET_PTRACER)."""
+    """Let a process look at this one, where Yama forbids it."""
     if ctypes is not None:
         ctypes.CDLL(None).prctl(SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends."""
+    if ctypes is not None:
+        ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from importlib.machinery import ModuleSpec
-from multiprocessing import spawn
+from multiprocessing import resource_tracker, spawn
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.launch import listener
@@ -99,8 +99,14 @@ class Launcher:
             self._servers.launched(popen)
 
     def helpers(self) -> list[int]:
-        """Return the pids of the forkservers."""
-        return [] if self._servers is None else list(self._servers.pids())
+        """Return the pids of the processes that serve multiprocessing itself.
+
+        The tracker's pid is private, since Python 3.4; where it goes missing, the tracker counts as
+        one that may answer, as long as it moves.
+        """
+        tracker = getattr(resource_tracker._resource_tracker, "_pid", None)  # noqa: SLF001 (see above)
+        servers = () if self._servers is None else self._servers.pids()
+        return [pid for pid in (tracker, *servers) if pid]
 
     def test_ended(self) -> None:
         """Stop the forkservers that no test needs any more."""

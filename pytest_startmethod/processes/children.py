@@ -111,6 +111,11 @@ class Child:
         return self._maker and self._maker()
 
     @property
+    def is_managers(self) -> bool:
+        """Whether a manager started it."""
+        return self._maker is not None and not self.by_pool
+
+    @property
     def is_direct(self) -> bool:
         """Whether the operating system knows it as a child of this process."""
         return self.start_method != "forkserver"

@@ -12,7 +12,7 @@ from pytest_startmethod.processes.places import package
 if TYPE_CHECKING:
     from types import FrameType
 
-    from pytest_startmethod.processes.weak_map import WeakMap
+    from pytest_startmethod.weak_map import WeakMap
 
 # Each starts processes for those who use it, at times of its own.
 POOLS = (Pool, ProcessPoolExecutor)

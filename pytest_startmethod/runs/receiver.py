@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    import warnings
     from collections.abc import Callable, Collection, Mapping
+
+    from pytest_startmethod.session.relay import Warned
 
     Location = tuple[str, int | None, str]
 
 PHASES = ("setup", "call", "teardown")
-
-
-class Warned(NamedTuple):
-    """The parts of a warning that can be sent."""
-
-    module: str
-    category: str
-    message: str
-    filename: str
-    lineno: int
-
-    @classmethod
-    def of(cls, recorded: warnings.WarningMessage) -> Warned:
-        """Return the parts of a recorded warning."""
-        kind = recorded.category
-        text = str(recorded.message)
-        return cls(kind.__module__, kind.__qualname__, text, recorded.filename, recorded.lineno)
 
 
 class Outcomes:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_startmethod.record import NotRun, Run, with_method
-from pytest_startmethod.runs.receiver import Receiver, Warned
+from pytest_startmethod.runs.receiver import Receiver
+from pytest_startmethod.session.relay import Warned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

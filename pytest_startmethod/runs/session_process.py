@@ -27,7 +27,7 @@ sys.path[:], sys.argv[:] = given["sys_path"], given["argv"]
 import pytest
 sys.exit(pytest.main(given["args"]))
 """
-PLUGIN = "pytest_startmethod.runs.session_plugin"
+PLUGIN = "pytest_startmethod.session.plugin"
 LAST_LINES = 100  # faulthandler writes about 50 for pytest's stack
 
 

@@ -11,8 +11,9 @@ import pytest
 from pytest_startmethod import registration
 from pytest_startmethod.record import Notes, NotRun, Run, without_group
 from pytest_startmethod.report import collector
-from pytest_startmethod.runs.receiver import PHASES, Outcomes, Receiver, Warned
+from pytest_startmethod.runs.receiver import PHASES, Outcomes, Receiver
 from pytest_startmethod.runs.replay import Shown
+from pytest_startmethod.session.relay import Warned
 
 if TYPE_CHECKING:
     import warnings

@@ -13,18 +13,16 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_startmethod.processes.children import Child
-    from pytest_startmethod.processes.owners import Owner
     from pytest_startmethod.watch.recorder import Recorder
     from pytest_startmethod.watch.watched_test import WatchedTest
 
 
-def count(
-    test: WatchedTest, recorder: Recorder, fixtures: Collection[Owner], *, served: bool
-) -> None:
+def count(test: WatchedTest, recorder: Recorder, *, served: bool) -> None:
     """Count what the test started, while that is there.
 
-    And what it was served by: the children of its `fixtures`, or what it was `served` by else.
+    And what it was served by: the children of its fixtures, or what it was `served` by else.
     """
+    fixtures = test.fixtures()
     own = [child for child in test.children if child.owner.untouched or not child.owner.lasts]
     used = [c for c in recorder.children if c.owner.lasts and c.owner in fixtures]
     proven = any(c.is_started_by(test.expected) for c in (*own, *used)) or (

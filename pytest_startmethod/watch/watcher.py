@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from multiprocessing import resource_tracker
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,15 +10,11 @@ from pytest_startmethod import registration
 from pytest_startmethod.explain import findings, severity, stacks
 from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
-from pytest_startmethod.leaks import segments
-from pytest_startmethod.leaks.child_config import ChildConfig
-from pytest_startmethod.leaks.marks import Marks
-from pytest_startmethod.processes import owners
-from pytest_startmethod.record import Run, without_method
+from pytest_startmethod.processes import owners, places
 from pytest_startmethod.selection import contexts, marker
 from pytest_startmethod.stall import stall
-from pytest_startmethod.system import LINUX
 from pytest_startmethod.watch import owner_ends, report_sections
+from pytest_startmethod.watch.installation import Installation
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.watched_test import WatchedTest
 
@@ -52,11 +46,9 @@ class Watch:
             signum=int(stacks.SIGNAL) if stacks.AVAILABLE else 0,
         )
         self._stall: stall.StallWatch | None = None
-        self._listener: object = None
         self._interrupted: list[str] = []
         """What is to be said of the test that Ctrl-C ended."""
         self._recorder: Recorder | None = None
-        self._segments: segments.Segments | None = None
         self._finder = owners.OwnerFinder(self._owner_of_test)
         self._item: pytest.Item | None = None
         self._nextitem: pytest.Item | None = None
@@ -75,7 +67,7 @@ class Watch:
         if self._test is None:
             return False
         with self.guard:
-            return self._uses_own()
+            return self._test.uses_expected(self._recorder.children if self._recorder else ())
         return True  # what can't be told is run again
 
     def begin(
@@ -101,44 +93,15 @@ class Watch:
             self.guard,
             children=self._relevant,
             bystanders=self._bystanders,
-            helpers=self._helpers,
-            plugins=self._plugins,
+            helpers=self._launcher.helpers,
+            plugins=lambda: places.plugin_modules(self._config),
             on_stall=self._on_stall,
         )
-        child_config = None
-        if LINUX:
-            with self.guard:
-                child_config = ChildConfig()
-        self._recorder = Recorder(
-            self._finder.find,
-            self.guard,
-            stall=self._stall,
-            marks=Marks(self._helpers),
-            child_config=child_config,
-            used=self._note_use,
-            launched=self._launcher.launched,
-            started=self._note_start,
-        )
-        self._config.add_cleanup(self._uninstall)
-        with self.guard:
-            self._listener = stacks.listen_in_forks(self._stall.handler)
-        self._recorder.install(self._contexts)
-        if child_config is not None:
-            session = self._recorder.session
-            with self.guard:
-                self._segments = segments.Segments(self._finder.find, session, self.guard)
-                self._segments.install(f"{child_config.folder}/shared_memory")
-                self._recorder.segments = self._segments
-
-    def _uninstall(self) -> None:
-        with self.guard:
-            if self._recorder is not None:
-                self._recorder.uninstall()
-            if self._stall is not None:
-                self._stall.end()
-            self._listener = None
-            if self._segments is not None:
-                self._segments.uninstall()
+        find = self._finder.find
+        self._recorder = Recorder(find, self.guard, used=self._note_use, started=self._note_start)
+        installation = Installation(self._recorder, self._launcher, self._stall)
+        self._config.add_cleanup(installation.uninstall)
+        installation.install(self._contexts, find)
 
     def end(self) -> None:
         """Watch no longer."""
@@ -162,8 +125,7 @@ class Watch:
             registration.register(self._config, self, NAME)
             self._config.add_cleanup(self._launcher.uninstall)
             self._launcher.install()
-        run = _run(item, self._method)
-        self._test = WatchedTest(item, run, self._expected, self._find_modules(item))
+        self._test = WatchedTest(item, self._method, self._expected, self._finder)
         if self._stall is not None:
             self._stall.enter(begin=bool(recorder.children))
         return self._test
@@ -184,13 +146,6 @@ class Watch:
         It isn't known by whom it was made: if its context isn't known either, it counts.
         """
         self._used = self._used or context is None or contexts.starts_by(context) == self._expected
-
-    def _uses_own(self) -> bool:
-        if self._test is None or self._item is None or self._recorder is None:
-            return False
-        wider = self._finder.of_fixtures(marker.fixtures(self._item))
-        used = (c for c in self._recorder.children if c.owner in wider)
-        return any(c.is_started_by(self._expected) for c in (*self._test.children, *used))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
@@ -245,8 +200,7 @@ class Watch:
             test.passed = report.when == "call" and report.passed
             test.stderr = report.capstderr if test.children or recorder.children else ""
             if report.when != "teardown":  # whose end they didn't outlive
-                fixtures = self._finder.of_fixtures(marker.fixtures(test.item))
-                report_sections.count(test, recorder, fixtures, served=self._used)
+                report_sections.count(test, recorder, served=self._used)
             if report.failed and call.excinfo:
                 report_sections.explain(
                     test, recorder, report, call.excinfo.value, self._relevant()
@@ -305,40 +259,11 @@ class Watch:
             return found
         return []
 
-    def _find_modules(self, item: pytest.Item) -> list[ModuleType]:
-        """Return the modules of the test and of all conftests, where targets of processes are."""
-        plugins = self._config.pluginmanager.get_plugins()
-        conftests = [p for p in plugins if isinstance(p, ModuleType) and _is_conftest(p)]
-        module = item.getparent(pytest.Module)
-        return [*conftests, *([module.obj] if module else [])]
-
-    def _plugins(self) -> set[str]:
-        """Return the modules of pytest's plugins, whose threads aren't the test's."""
-        plugins = self._config.pluginmanager.get_plugins()
-        named = {p.__name__ if isinstance(p, ModuleType) else type(p).__module__ for p in plugins}
-        return {name for name in named if name.rpartition(".")[2] != "conftest"}
-
-    def _helpers(self) -> list[int]:
-        """Return the processes that serve multiprocessing itself.
-
-        The tracker's pid is private, since Python 3.4; where it goes missing, the tracker counts as
-        one that may answer, as long as it moves.
-        """
-        tracker = getattr(resource_tracker._resource_tracker, "_pid", None)  # noqa: SLF001 (see above)
-        return [pid for pid in (tracker, *self._launcher.helpers()) if pid]
-
     def _relevant(self) -> list[Child]:
-        """Return the children that a stall may be about.
-
-        Those started while the test ran, and those of the fixtures that it uses.
-        """
-        test, recorder = self._test, self._recorder
-        if test is None or recorder is None:
+        """Return the children that a stall may be about."""
+        if self._test is None or self._recorder is None:
             return []
-        wider = self._finder.of_fixtures(marker.fixtures(test.item))
-        own = set(map(id, test.children))
-        used = [c for c in recorder.children if c.owner in wider and id(c) not in own]
-        return [*test.children, *used]
+        return self._test.relevant(self._recorder.children)
 
     def _bystanders(self) -> list[int]:
         """Return the children of earlier tests, but for those of fixtures that this one uses."""
@@ -359,15 +284,3 @@ class Watch:
                 child.ask()
             stacks.ask(children)
         pytest.fail(findings.stall(children, self._stall_timeout))
-
-
-def _is_conftest(module: ModuleType) -> bool:
-    return module.__name__.rpartition(".")[2] == "conftest"
-
-
-def _run(item: pytest.Item, method: str) -> Run:
-    """Return the run of an item, by its start method."""
-    own, nodeid = marker.start_method(item), item.nodeid
-    if own is not None:
-        return Run(own, without_method(nodeid, own), nodeid)
-    return Run(method, nodeid, nodeid, asked=False)

@@ -13,6 +13,7 @@ from pytest_startmethod.guard import Guard
 from pytest_startmethod.leaks import reaper
 from pytest_startmethod.processes.owners import Owner
 from pytest_startmethod.watch.recorder import Recorder
+from pytest_startmethod.watch.wrappers import Wrappers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,7 +237,8 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
     before = patched.start, patched.__init__
     owner: Owner | None = None
     recorder = Recorder(lambda: owner, Guard())
-    recorder.install([context])
+    wrappers = Wrappers(recorder)
+    wrappers.install([context])
     try:
         nobodys = context.Process(target=os.getpid)
         owner = me = Owner("me")
@@ -259,5 +261,5 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
         recorder.forget(recorder.of_ended_owners())
         assert recorder.children == []
     finally:
-        recorder.uninstall()
+        wrappers.uninstall()
     assert (patched.start, patched.__init__) == before

@@ -7,17 +7,32 @@ import os
 import re
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-
-from pytest_startmethod.runs.receiver import Warned
 
 if TYPE_CHECKING:
     import warnings
 
 # Frames of these files only pass on an error that a plugin raises.
 PLUMBING = re.compile(r"[/\\](_pytest|pluggy|pytest_startmethod)[/\\]")
+
+
+class Warned(NamedTuple):
+    """The parts of a warning that can be sent."""
+
+    module: str
+    category: str
+    message: str
+    filename: str
+    lineno: int
+
+    @classmethod
+    def of(cls, recorded: warnings.WarningMessage) -> Warned:
+        """Return the parts of a recorded warning."""
+        kind = recorded.category
+        text = str(recorded.message)
+        return cls(kind.__module__, kind.__qualname__, text, recorded.filename, recorded.lineno)
 
 
 class Relay:

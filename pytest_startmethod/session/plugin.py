@@ -6,11 +6,12 @@ import argparse
 import ast
 import contextlib
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pytest_startmethod.kernel import prctl
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -38,7 +39,6 @@ ON: dict[str, Any] = {
     "log_file_mode": "a",  # the first pytest holds the file open
     "cov_append": True,  # keep what was measured before
 }
-PR_SET_PDEATHSIG = 1
 
 INPUT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 REDIRECTED: pytest.StashKey[contextlib.ExitStack] = pytest.StashKey()
@@ -66,7 +66,7 @@ def pytest_load_initial_conftests(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Look like a worker of pytest-xdist, so that plugins write no reports of their own."""
-    from pytest_startmethod.runs import relay, session_tests
+    from pytest_startmethod.session import relay, tests
 
     given = config.stash[INPUT]
     if not hasattr(config.option, "start_method"):
@@ -77,7 +77,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     config.pluginmanager.register(
         relay.Relay(config, given["writer"], given["log"]), "startmethod-relay"
     )
-    config.pluginmanager.register(session_tests.SessionTests(given["tests"]), "startmethod-tests")
+    config.pluginmanager.register(tests.SessionTests(given["tests"]), "startmethod-tests")
     if not given["shows"]:
         return (yield)
     # Show what tests print, but not what the terminal reporter writes: it takes its file before
@@ -117,9 +117,7 @@ def _end_with(parent: int) -> None:
     On other platforms than Linux this process ends at its next report.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(ImportError, OSError, AttributeError):  # a Python without ctypes
-            import ctypes
-
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # a Python that is linked with no shared C library
+            prctl.end_with_parent()
     if os.getppid() != parent:
         os._exit(1)

@@ -1,0 +1,61 @@
+"""Installs what watches the processes of a run, and removes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_startmethod.explain import stacks
+from pytest_startmethod.leaks import segments
+from pytest_startmethod.leaks.child_config import ChildConfig
+from pytest_startmethod.leaks.marks import Marks
+from pytest_startmethod.system import LINUX
+from pytest_startmethod.watch.wrappers import Wrappers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pytest_startmethod.launch.launcher import Launcher
+    from pytest_startmethod.processes.owners import Owner
+    from pytest_startmethod.stall.stall import StallWatch
+    from pytest_startmethod.watch.recorder import Recorder
+
+
+class Installation:
+    """Watches for a recorder from `install` to `uninstall`."""
+
+    def __init__(self, recorder: Recorder, launcher: Launcher, stall: StallWatch) -> None:
+        self._guard = recorder.guard
+        self._recorder = recorder
+        self._stall = stall
+        self._child_config: ChildConfig | None = None
+        if LINUX:
+            with self._guard:
+                self._child_config = ChildConfig()
+        self._wrappers = Wrappers(
+            recorder,
+            stall=stall,
+            marks=Marks(launcher.helpers),
+            child_config=self._child_config,
+            launched=launcher.launched,
+        )
+        self._listener: object = None
+
+    def install(self, contexts: Iterable[Any], owner: Callable[[], Owner | None]) -> None:
+        """Begin; `contexts` are those that tests may use, `owner` is that of the recorder."""
+        with self._guard:
+            self._listener = stacks.listen_in_forks(self._stall.handler)
+        self._wrappers.install(contexts)
+        if self._child_config is not None:
+            with self._guard:
+                watched = segments.Segments(owner, self._recorder.session, self._guard)
+                watched.install(f"{self._child_config.folder}/shared_memory")
+                self._recorder.segments = watched
+
+    def uninstall(self) -> None:
+        """Put back what `install` has changed, and end the lookout."""
+        with self._guard:
+            self._wrappers.uninstall()
+            self._stall.end()
+            self._listener = None
+            if self._recorder.segments is not None:
+                self._recorder.segments.uninstall()

@@ -1,0 +1,244 @@
+"""Wraps the functions of the standard library that start processes and tell how they ended."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing.pool import Pool
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import SemLock
+from typing import TYPE_CHECKING, Any
+
+from pytest_startmethod.processes import broken_starts, makers, threads
+from pytest_startmethod.system import WINDOWS, System
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pytest_startmethod.leaks.child_config import ChildConfig
+    from pytest_startmethod.leaks.marks import Marks
+    from pytest_startmethod.processes.children import Child
+    from pytest_startmethod.stall.stall import StallWatch
+    from pytest_startmethod.watch.recorder import Recorder
+
+
+# What learns an exit code, in the classes that hold a process.
+TELLS = "wait" if WINDOWS else "poll"
+
+
+class Wrappers:
+    """Wraps functions from `install` to `uninstall`, and tells the recorder of their calls.
+
+    `stall` hears of each start, before and after it. `marks` marks what is started, and
+    `child_config` sets what it starts with. `launched` is called with each object that holds a
+    process of a forkserver's.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        stall: StallWatch | None = None,
+        marks: Marks | None = None,
+        child_config: ChildConfig | None = None,
+        launched: Callable[[object], object] = id,
+    ) -> None:
+        self._recorder = recorder
+        self._guard = recorder.guard
+        self._stall = stall
+        self._marks = marks
+        self._child_config = child_config
+        self._launched = launched
+        self._proxies_watched = False
+        # The classes that hold processes, and those of them that define how to ask for the end.
+        self._popen_classes: set[type] = set()
+        self._patched_popens: set[type] = set()
+        self._pid = System.getpid()
+        # The threads that were there before the first test.
+        self._older = frozenset(thread.ident or 0 for thread in System.threads())
+        self._patches = ExitStack()
+
+    def install(self, contexts: Iterable[Any]) -> None:
+        """Wrap what starts processes: the standard library's, and what these contexts have."""
+        starting = {BaseProcess, *filter(None, map(makers.process_base, contexts))}
+        for base in starting:
+            self._patch(base, "start", self._wrap_start)
+        for made in (*starting, SemLock):
+            self._patch(made, "__init__", self._wrap_init)
+        for pool in makers.POOLS:
+            self._patch(pool, "__init__", self._wrap_maker_init)
+        # `Pool._check_running` is private, since Python 3.8; where it goes missing, a test that is
+        # served by a pool made elsewhere isn't known to be.
+        self._patch(Pool, "_check_running", self._wrap_use)
+        self._patch(ProcessPoolExecutor, "submit", self._wrap_use)
+        self._watch_proxies()
+
+    def uninstall(self) -> None:
+        """Put back what `install` wrapped."""
+        self._patches.close()
+
+    def _patch(self, cls: type, name: str, wrap: Callable[[Any], Any]) -> None:
+        original = vars(cls).get(name)
+        if original is not None:
+            setattr(cls, name, wrap(original))
+            self._patches.callback(setattr, cls, name, original)
+
+    def _watch_proxies(self) -> None:
+        """Hear of requests to managers, once their module is there: to import it takes time."""
+        managers = sys.modules.get("multiprocessing.managers")
+        proxy = getattr(managers, "BaseProxy", None)
+        if proxy is not None and not self._proxies_watched:
+            self._proxies_watched = True
+            self._patch(proxy, "_callmethod", self._wrap_use)
+
+    def _watch_popen(self, cls: type) -> None:
+        """Hear of the exit codes that a class learns, from the first process on that it holds.
+
+        The class of the object itself: other libraries have their own, and pytester lets the
+        standard library's be imported a second time.
+        """
+        self._popen_classes.add(cls)
+        base = next((base for base in cls.__mro__ if TELLS in vars(base)), None)
+        if base is not None and base not in self._patched_popens:
+            self._patched_popens.add(base)
+            self._patch(base, TELLS, self._wrap_poll)
+
+    # A forked child inherits the wrappers, and has no part in the record: hence the pid.
+
+    def _wrap_init(self, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def __init__(made: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
+            __tracebackhide__ = True
+            if System.getpid() == self._pid:
+                try:
+                    self._recorder.note_made(made)
+                except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+                    self._guard.note(error)
+            original(made, *args, **kwargs)
+
+        return __init__
+
+    def _wrap_maker_init(self, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def __init__(maker: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
+            __tracebackhide__ = True
+            if System.getpid() == self._pid:
+                with self._guard:
+                    # No other way to see who calls, on CPython.
+                    self._recorder.note_maker(maker, sys._getframe(1))  # noqa: SLF001
+            original(maker, *args, **kwargs)
+
+        return __init__
+
+    def _wrap_poll(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def poll(popen: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            __tracebackhide__ = True
+            code = original(popen, *args, **kwargs)
+            if code is not None and System.getpid() == self._pid:
+                try:
+                    self._recorder.note_exit_code(popen, code)
+                except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+                    self._guard.note(error)
+            return code
+
+        return poll
+
+    def _wrap_use(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def use(maker: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            __tracebackhide__ = True
+            if System.getpid() == self._pid:
+                with self._guard:
+                    self._recorder.note_use(maker)
+            return original(maker, *args, **kwargs)
+
+        return use
+
+    def _wrap_start(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
+        @functools.wraps(original)
+        def start(process: BaseProcess, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            __tracebackhide__ = True
+            if System.getpid() != self._pid:
+                return original(process, *args, **kwargs)
+            # As much as can be is done before the start. What is written afterwards the system
+            # copies, if the process is a fork; and it is none of the new process's time.
+            # No other way to see who calls, on CPython.
+            child = self._recorder.expect(process, sys._getframe(1))  # noqa: SLF001
+            method = getattr(process, "_start_method", None)
+            mark = self._begin(process, child, method)
+            try:
+                original(process, *args, **kwargs)
+            except BaseException as error:
+                with self._guard:
+                    self._has_started(child, process, broken_starts.find_popen(error), mark)
+                raise
+            finally:
+                self._end(mark, method)
+            try:
+                self._has_started(child, process, self._popen(process), mark)
+            except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+                self._guard.note(error)
+            return None
+
+        return start
+
+    def _begin(self, process: BaseProcess, child: Child | None, method: str | None) -> int:
+        """Do what comes just before a start; return the mark of what is started, 0 for none."""
+        mark = 0
+        # Of the standard library's classes; others, and the default's, may fork.
+        forks = method not in ("spawn", "forkserver")
+        if self._stall is not None:
+            self._stall.before_start(forks=forks)
+        try:
+            if self._marks is not None:
+                mark = self._marks.begin(forks=method == "fork")
+            if self._child_config is not None:
+                self._child_config.give(process, mark)
+            if forks and child is not None:
+                child.forked_beside = threads.other_threads(self._older)
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self._guard.note(error)
+        return mark
+
+    def _end(self, mark: int, method: str | None) -> None:
+        """Do what comes after a start, also after one that failed."""
+        try:
+            if self._marks is not None:
+                self._marks.end(mark, forks=method == "fork")
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self._guard.note(error)
+        if self._stall is not None:
+            self._stall.after_start()
+
+    def _popen(self, process: BaseProcess) -> object:
+        """Return what holds a process that was started, whatever its class makes of `_popen`."""
+        try:
+            return getattr(process, "_popen", None)
+        except Exception as error:  # noqa: BLE001 (the user's property)
+            self._guard.note(error)
+        held = vars(process).values()
+        return next((one for one in held if hasattr(one, "pid") and hasattr(one, "poll")), None)
+
+    def _has_started(
+        self, child: Child | None, process: BaseProcess, popen: object, mark: int
+    ) -> None:
+        pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
+        if popen is None or pid is None:
+            return
+        if getattr(popen, "method", "") == "forkserver":
+            with self._guard:
+                self._launched(popen)
+        if child is None:
+            return
+        if type(popen) not in self._popen_classes:
+            with self._guard:
+                self._watch_popen(type(popen))
+        if child.is_managers:
+            with self._guard:
+                self._watch_proxies()
+        self._recorder.note_start(child, popen, pid, mark)
+        if self._marks is not None:
+            self._marks.confirm(mark, pid)
