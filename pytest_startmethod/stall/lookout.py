@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_startmethod.kernel import prctl, syscalls, waits
 from pytest_startmethod.leaks import marks
-from pytest_startmethod.stall.windows_lookout import WindowsLookout
 from pytest_startmethod.system import LINUX, WINDOWS, System
+
+if WINDOWS:
+    from pytest_startmethod.stall.windows_lookout import WindowsLookout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
