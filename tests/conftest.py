@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -81,11 +82,72 @@ def by_executor(context=None):
         return executor.submit(method).result()
 '''
 
+ASK = """
+def ask(context, target, *args):
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(sender, *args))
+    process.start()
+    sender.close()
+    answer = receiver.recv()
+    process.join()
+    assert process.exitcode == 0
+    return answer
+"""
+
+NOTES = """
+from pathlib import Path
+
+def note(text):
+    with Path("notes.txt").open("a") as file:
+        print(text, file=file)
+"""
+
 
 @pytest.fixture
 def child_module(pytester: pytest.Pytester) -> None:
     """Let the tests of a run ``import child`` and start children that say how."""
     pytester.makepyfile(child=CHILD)
+
+
+@pytest.fixture
+def ask_module(pytester: pytest.Pytester) -> None:
+    """Let the tests of a run ``from ask import ask``, to have the answer of a child."""
+    pytester.makepyfile(ask=ASK)
+
+
+@pytest.fixture
+def helper(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> None:
+    """Let the tests of a run ``import helper``: the `HELPER` of the module that asks for it."""
+    pytester.makepyfile(helper=request.module.HELPER)
+
+
+@pytest.fixture
+def notes(pytester: pytest.Pytester) -> Callable[[], list[str]]:
+    """Return what the tests of a run noted, by ``from notes import note``, and forget it."""
+    pytester.makepyfile(notes=NOTES)
+
+    def read() -> list[str]:
+        path = pytester.path / "notes.txt"
+        text = path.read_text(encoding="utf-8")
+        path.unlink()
+        return text.splitlines()
+
+    return read
+
+
+@pytest.fixture
+def runs() -> Callable[[pytest.RunResult], list[str]]:
+    """Return what ``-v`` shows of each run: ``["test_x PASSED", "test_x[spawn] FAILED", ...]``."""
+
+    def find(result: pytest.RunResult) -> list[str]:
+        found = (
+            re.search(r"(?:::(\S+) ([A-Z]{4,})\b)|(?:([A-Z]{4,}) \S+?::(\S+))", line)
+            for line in result.outlines
+            if "%]" in line
+        )
+        return [f"{m[1] or m[4]} {m[2] or m[3]}" for m in found if m]  # the latter with xdist
+
+    return find
 
 
 @pytest.fixture
@@ -161,6 +223,20 @@ def run_watched(
 
 
 @pytest.fixture
+def run_impatient(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> Callable[..., pytest.RunResult]:
+    """Run a suite as `run_watched` does, with a short grace for what leaks anyway."""
+    code = "from pytest_startmethod.leaks import reaper\nreaper.GRACE = 0.2"
+    pytester.makepyfile(impatient=code)
+
+    def run(*args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
+        return run_watched(*args, plugins=("impatient", *plugins))
+
+    return run
+
+
+@pytest.fixture
 def left(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], dict[int, str]]:
@@ -190,5 +266,19 @@ def assert_nothing_left(left: Callable[[], dict[int, str]]) -> Callable[[], None
         while left() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert left() == {}
+
+    return check
+
+
+@pytest.fixture
+def assert_gone(pytester: pytest.Pytester) -> Callable[[int], None]:
+    """Check that the children that noted their pids have ended, and were so many."""
+
+    def check(number: int) -> None:
+        pids = (pytester.path / "pids.txt").read_text(encoding="utf-8").split()
+        assert len(pids) == number
+        for pid in map(int, pids):
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
 
     return check

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import re
 import signal
 import subprocess
@@ -15,6 +14,11 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Run = Callable[..., pytest.RunResult]
+    Gone = Callable[[int], None]
+
+pytestmark = pytest.mark.usefixtures("helper")
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -71,20 +75,6 @@ def test_pool(mp_context):
 """
 
 
-@pytest.fixture
-def assert_gone(pytester: pytest.Pytester) -> Callable[[int], None]:
-    """Check that the children that noted their pids have ended, and were so many."""
-
-    def check(number: int) -> None:
-        pids = (pytester.path / "pids.txt").read_text(encoding="utf-8").split()
-        assert len(pids) == number
-        for pid in map(int, pids):
-            with pytest.raises(ProcessLookupError):
-                os.kill(pid, 0)
-
-    return check
-
-
 # What runs in the background of a script, as CI's may, is deaf to it.
 HEARS_CTRL_C = """
 import signal, sys, pytest
@@ -107,11 +97,11 @@ def test_ctrl_c_while_a_test_is_blocked(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     assert_nothing_left: Callable[[], None],
-    assert_gone: Callable[[int], None],
+    assert_gone: Gone,
     method: str,
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makepyfile(helper=HELPER, test_it=BLOCKED)
+    pytester.makepyfile(test_it=BLOCKED)
     arguments = ["-p", "startmethod", "-s", f"--start-method={method}", "-k", "test_join"]
     command = [sys.executable, "-c", HEARS_CTRL_C, *arguments]
     run = pytester.popen(command, stdin=subprocess.DEVNULL)
@@ -130,12 +120,10 @@ def test_ctrl_c_while_a_test_is_blocked(
 
 
 def test_pytest_timeout_interrupts_a_test_by_its_signal(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
+    pytester: pytest.Pytester, run_watched: Run, assert_gone: Gone
 ) -> None:
     pytest.importorskip("pytest_timeout", reason="it is about pytest-timeout")
-    pytester.makepyfile(helper=HELPER, test_it=BLOCKED)
+    pytester.makepyfile(test_it=BLOCKED)
     result = run_watched("--timeout=3", "--timeout-method=signal", plugins=("pytest_timeout",))
     outcomes = result.parseoutcomes()
     assert outcomes["failed"] == 3 * len(METHODS)
@@ -154,7 +142,6 @@ def test_pytest_timeout_ends_the_run_from_its_thread(
     pytest.importorskip("pytest_timeout", reason="it is about pytest-timeout")
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import threading
 
@@ -178,11 +165,10 @@ def test_pytest_timeout_ends_the_run_from_its_thread(
 
 @pytest.mark.parametrize("arguments", [["--timeout-method=signal"], ["--timeout-method=thread"]])
 def test_a_stall_is_found_beside_the_timer_of_pytest_timeout(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], arguments: list[str]
+    pytester: pytest.Pytester, run_watched: Run, arguments: list[str]
 ) -> None:
     pytest.importorskip("pytest_timeout", reason="it is about pytest-timeout")
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
 
@@ -202,13 +188,10 @@ def test_a_stall_is_found_beside_the_timer_of_pytest_timeout(
 
 
 def test_rerunfailures_runs_again_with_a_record_of_its_own(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
+    pytester: pytest.Pytester, run_watched: Run, assert_gone: Gone
 ) -> None:
     pytest.importorskip("pytest_rerunfailures", reason="it is about pytest-rerunfailures")
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import multiprocessing
             from collections import Counter
@@ -248,13 +231,10 @@ def test_rerunfailures_runs_again_with_a_record_of_its_own(
 
 
 def test_xdist_workers_watch_and_live_on(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
+    pytester: pytest.Pytester, run_watched: Run, assert_gone: Gone
 ) -> None:
     pytest.importorskip("xdist", reason="it is about pytest-xdist")
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import multiprocessing
 
@@ -292,12 +272,9 @@ def test_xdist_workers_watch_and_live_on(
     assert_gone(3 * count)
 
 
-def test_xdist_stops_at_the_first_failure(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
-) -> None:
+def test_xdist_stops_at_the_first_failure(pytester: pytest.Pytester, run_watched: Run) -> None:
     pytest.importorskip("xdist", reason="it is about pytest-xdist")
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
             import pytest
@@ -314,7 +291,7 @@ def test_xdist_stops_at_the_first_failure(
 
 
 def test_cov_measures_the_test_and_its_children(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytest.importorskip("pytest_cov", reason="it is about pytest-cov")
     pytester.makefile(
@@ -327,7 +304,6 @@ def test_cov_measures_the_test_and_its_children(
         """,
     )
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
 
@@ -354,10 +330,9 @@ def test_cov_measures_the_test_and_its_children(
 
 
 def test_faulthandler_timeout_dumps_and_the_stall_is_found(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
 
@@ -377,10 +352,9 @@ def test_faulthandler_timeout_dumps_and_the_stall_is_found(
 
 @pytest.mark.parametrize("option", ["-x", "--maxfail=2"])
 def test_the_run_ends_at_the_failure_that_it_is_to_end_at(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], option: str
+    pytester: pytest.Pytester, run_watched: Run, option: str
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
             import pytest

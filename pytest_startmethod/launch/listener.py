@@ -57,8 +57,11 @@ class Listener:
 
         What it calls is copied for the child, page by page: so it does no more than it must.
         """
-        if _signal.getsignal(self._signum) not in self._free:
+        handler = _signal.getsignal(self._signum)
+        if handler not in self._free:
             return
+        if handler:  # pytest's own, which a fork inherits
+            _signal.signal(self._signum, 0)
         system, inherited = self._system, self._descriptor
         descriptor = system.memfd_create(NAME)
         if descriptor < 3:  # where the child is to find its own input and output

@@ -107,15 +107,20 @@ class BaseRun:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Restore the process-wide default after the last test."""
+        """Prepare before the first test sets up a fixture, and put back all after the last one."""
+        self._watch.install()
         result = yield
-        self._leave()
+        self._end()
         return result
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Restore the process-wide default for other plugins."""
+        """Put back all for other plugins, where an interrupt has ended the loop."""
+        self._end()
+
+    def _end(self) -> None:
         self._leave()
+        self._watch.uninstall()
 
     def _leave(self) -> None:
         self._untouched = None

@@ -71,11 +71,26 @@ class StallWatch:
         # The threads that were stuck at the last look, and where the main thread was.
         self._last: tuple[object, int, int] | None = None
         self._woken_by: Stall | None = None
-        # How the signal was handled: taken over with the first process that a test starts.
+        # How the signal was handled before.
         self._handled_before: Any = None
         # Threads that were there before the first test.
         self._older = frozenset(System.threads())
         self._older_ids = threads.thread_ids()
+
+    def prepare(self) -> None:
+        """Handle the signal, if the user doesn't, and have a lookout.
+
+        Before each test, and till the last one has ended: so what a test or fixture sees at its
+        start is there at its end.
+        """
+        if not SIGNAL or self._seconds <= 0 or System.get_ident() != self._main:
+            return
+        handler = System.get_handler(SIGNAL)
+        if handler in (signal.SIG_DFL, signal.SIG_IGN):
+            self._handled_before = System.set_handler(SIGNAL, self._handle)
+            handler = self._handle
+        if self._lookout is None and handler == self._handle:
+            self._lookout = lookout.lookout(self._seconds, self._is_stalled)
 
     def enter(self, *, begin: bool) -> None:
         """Watch from the next start of a child on; `begin` if there are some already."""
@@ -89,22 +104,19 @@ class StallWatch:
         return self._handle
 
     def leave(self) -> None:
-        """Watch no longer, and handle the signal as before."""
+        """Watch no longer."""
         with self._lock:
             self._on = self._looks = False
             if self._lookout is not None:
                 self._lookout.pause()
-            if self._handled_before is not None:
-                if System.get_handler(SIGNAL) == self._handle:
-                    System.set_handler(SIGNAL, self._handled_before)
-                else:  # the test's own, which may stay
-                    self._end_lookout()
-                self._handled_before = None
 
     def end(self) -> None:
-        """End the lookout."""
+        """End the lookout, and handle the signal as before."""
         self.leave()
         self._end_lookout()
+        if self._handled_before is not None and System.get_handler(SIGNAL) == self._handle:
+            System.set_handler(SIGNAL, self._handled_before)
+        self._handled_before = None
 
     def _end_lookout(self) -> None:
         if self._lookout is not None:
@@ -134,11 +146,6 @@ class StallWatch:
         with self._guard, self._lock:  # a pool's own thread may start a process at any time
             if not self._on or self._starting:
                 return
-            if self._handled_before is None:
-                if System.get_ident() != self._main:
-                    return
-                if System.get_handler(SIGNAL) in (signal.SIG_DFL, signal.SIG_IGN):
-                    self._handled_before = System.set_handler(SIGNAL, self._handle)
             if System.get_handler(SIGNAL) != self._handle:  # the test's own is to hear of no more
                 self._end_lookout()
                 return

@@ -73,18 +73,29 @@ class Watch:
     def begin(
         self, item: pytest.Item, nextitem: pytest.Item | None, method: str, expected: str
     ) -> None:
-        """Watch a test under a start method, whose context starts processes by the `expected` one.
-
-        Nothing is patched before the first one.
-        """
+        """Watch a test that runs under `method`, and whose context starts by the `expected` one."""
         self._item, self._nextitem, self._method, self._expected = item, nextitem, method, expected
         self._test = None
         self._used = False
         self._finder.test_changes()
         with self.guard:
+            self.install()
+            self.pytest_runtest_logstart()
+
+    def install(self) -> None:
+        """Make ready for a test; nothing is patched before the first one."""
+        with self.guard:
             if self._recorder is None:
                 self._install()
-            self.pytest_runtest_logstart()
+            if self._stall is not None:
+                self._stall.prepare()
+
+    def uninstall(self) -> None:
+        """Watch no more tests, but end at the end of the session what they have left."""
+        self.end()
+        with self.guard:
+            if self._stall is not None:
+                self._stall.end()
 
     def _install(self) -> None:
         self._launcher.prepare()

@@ -19,9 +19,13 @@ from pytest_startmethod.processes.threads import Beside
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.skipif(not stacks.AVAILABLE, reason="children can't be asked here")
+pytestmark = [
+    pytest.mark.skipif(not stacks.AVAILABLE, reason="children can't be asked here"),
+    pytest.mark.usefixtures("helper"),
+]
 
 METHODS = multiprocessing.get_all_start_methods()
+LEAK_ALLOWED = ("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
 FRESH = [method for method in METHODS if method != "fork"]
 
 HELPER = """
@@ -121,7 +125,6 @@ def test_where_each_thread_of_a_living_child_is(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
 
@@ -132,7 +135,7 @@ def test_where_each_thread_of_a_living_child_is(
                 raise AssertionError("the only failure")
         """,
     )
-    result = run_watched("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
+    result = run_watched(*LEAK_ALLOWED)
     result.assert_outcomes(failed=len(METHODS))
     for below in shown(result, "sleeps"):
         main, sleeps, inner, *_ = below
@@ -163,7 +166,6 @@ def test_workers_and_a_child_that_imports_its_target(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         late="""
             import time
 
@@ -208,7 +210,7 @@ def test_workers_and_a_child_that_imports_its_target(
                 pytest.fail("here")
         """,
     )
-    result = run_watched("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
+    result = run_watched(*LEAK_ALLOWED)
     result.assert_outcomes(failed=2 * len(METHODS) + len(FRESH))
     lines = result.outlines
     assert lines.count("    helper.py:14 in sleeps") == 2 * len(METHODS)
@@ -220,7 +222,6 @@ def test_a_child_that_the_signal_would_disturb_is_left_alone(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import os
             import signal
@@ -255,7 +256,7 @@ def test_a_child_that_the_signal_would_disturb_is_left_alone(
                 raise AssertionError
         """,
     )
-    result = run_watched("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
+    result = run_watched(*LEAK_ALLOWED)
     result.assert_outcomes(failed=len(METHODS))
     for name in (
         "handles_the_signal",
@@ -276,7 +277,6 @@ def test_a_handler_that_the_test_has_set_before_the_fork_is_not_called(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import os
             import signal
@@ -292,8 +292,7 @@ def test_a_handler_that_the_test_has_set_before_the_fork_is_not_called(
                     signal.signal(signal.SIGURG, before)
         """,
     )
-    allow = ("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
-    result = run_watched("--start-method=fork", *allow)
+    result = run_watched("--start-method=fork", *LEAK_ALLOWED)
     result.assert_outcomes(failed=1)
     assert shown(result, "sleeps") == [[]]
 
@@ -303,7 +302,6 @@ def test_what_a_child_prints_and_where_its_descriptors_are_stays_as_it_is(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import os
 
@@ -320,8 +318,7 @@ def test_what_a_child_prints_and_where_its_descriptors_are_stays_as_it_is(
                 raise AssertionError
         """,
     )
-    allow = ("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
-    result = run_watched("--start-method=fork", "-s", *allow)
+    result = run_watched("--start-method=fork", "-s", *LEAK_ALLOWED)
     result.assert_outcomes(failed=1)
     assert "E       AssertionError" in result.outlines
     assert len(shown(result, "closes_its_output")[0]) > 1
@@ -350,7 +347,6 @@ def test_a_time_out_of_pytest_timeout_says_where_a_child_is(
 ) -> None:
     pytest.importorskip("pytest_timeout")
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
             import pytest
@@ -360,8 +356,7 @@ def test_a_time_out_of_pytest_timeout_says_where_a_child_is(
                 helper.start(mp_context, helper.sleeps, daemon=True).join()
         """,
     )
-    allow = ("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
-    result = run_watched(*allow, plugins=("pytest_timeout",))
+    result = run_watched(*LEAK_ALLOWED, plugins=("pytest_timeout",))
     result.assert_outcomes(failed=len(METHODS))
     assert "blocked for" not in result.stdout.str()
     assert len(shown(result, "sleeps")) == len(METHODS)
@@ -374,7 +369,6 @@ def test_under_xdist_too(
 ) -> None:
     pytest.importorskip("xdist")
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
 
@@ -383,8 +377,7 @@ def test_under_xdist_too(
                 raise AssertionError
         """,
     )
-    allow = ("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
-    result = run_watched(*allow, "-n", "1", plugins=("xdist",))
+    result = run_watched(*LEAK_ALLOWED, "-n", "1", plugins=("xdist",))
     result.assert_outcomes(failed=len(METHODS))
     assert result.outlines.count("    helper.py:14 in sleeps") == len(METHODS)
 
@@ -393,7 +386,6 @@ def test_ctrl_c_says_where_the_children_are(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import os
             import signal
@@ -419,7 +411,6 @@ def test_a_leak_says_where_the_child_was(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
 
@@ -450,7 +441,6 @@ def test_the_threads_that_ran_at_the_fork(
     if options and sys.version_info >= (3, 15):
         pytest.skip("there start() raises the warning that is an error")
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import ctypes
             import threading
@@ -508,7 +498,6 @@ def test_no_descriptor_is_held_while_children_are_asked(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import os
 
@@ -548,7 +537,6 @@ def test_an_error_of_asking_is_one_warning_and_the_child_is_ended_all_the_same(
         stacks._ask = broken
     """)
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import helper
 
@@ -560,8 +548,7 @@ def test_an_error_of_asking_is_one_warning_and_the_child_is_ended_all_the_same(
                 helper.start(mp_context, helper.sleeps)
         """,
     )
-    allow = ("-W", "ignore::pytest_startmethod.ChildProcessLeakWarning")
-    result = run_watched(*allow)
+    result = run_watched(*LEAK_ALLOWED)
     result.assert_outcomes(passed=len(METHODS), failed=len(METHODS), warnings=1)
     assert shown(result, "sleeps") == [[]] * len(METHODS)
 

@@ -14,21 +14,16 @@ if TYPE_CHECKING:
 
     Results = dict[str, Any]
 
-pytestmark = pytest.mark.needs("forkserver")  # though some are about spawn, too
+pytestmark = [
+    pytest.mark.needs("forkserver"),  # though some are about spawn, too
+    pytest.mark.usefixtures("ask_module", "helper"),
+]
 
 HELPER = """
     import os
     import sys
 
-    def ask(context, target, *args):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=target, args=(sender, *args))
-        process.start()
-        sender.close()
-        answer = receiver.recv()
-        process.join()
-        assert process.exitcode == 0
-        return answer
+    from ask import ask
 
     def variable(connection, name):
         connection.send(os.environ.get(name))
@@ -40,9 +35,6 @@ HELPER = """
 
     def parent(connection):
         connection.send(os.getppid())
-
-    def method(connection):
-        connection.send("started")
 """
 
 CONFTEST = """
@@ -118,7 +110,7 @@ def results(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
     monkeypatch.setenv("OUTER", "outer")
     monkeypatch.setenv("RESULTS", str(pytester.path / "results"))
     pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(helper=HELPER, test_alone=SUITE)
+    pytester.makepyfile(test_alone=SUITE)
 
     def run(*args: str) -> Results:
         path = pytester.path / "results"
@@ -150,7 +142,6 @@ def test_workers_give_the_same_results(results: Callable[..., Results]) -> None:
 
 
 def test_a_fresh_forkserver_takes_over_only_where_it_must(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(helper=HELPER)
     pytester.makepyfile("""
         import helper
         import pytest
@@ -180,7 +171,6 @@ def test_what_a_module_fixture_started_lasts_while_forkservers_come_and_go(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makeini("[pytest]\nstart_method_scope = module")
-    pytester.makepyfile(helper=HELPER)
     pytester.makepyfile(
         targets="""
         import os
@@ -252,7 +242,6 @@ def test_nobody_waits_for_a_forgotten_grandchild(pytester: pytest.Pytester, work
     if workers:
         pytest.importorskip("xdist", reason="this run has no pytest-xdist")
     pytester.makepyfile(
-        helper=HELPER,
         targets="""
         import os
         import signal
@@ -294,7 +283,6 @@ def test_a_forked_child_may_use_a_forkserver_after_tests_that_did(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         targets="""
         import multiprocessing
 
@@ -331,7 +319,6 @@ def test_a_forked_child_may_use_a_forkserver_after_tests_that_did(
 def test_a_test_that_waits_for_all_children_breaks_no_other_test(
     pytester: pytest.Pytester,
 ) -> None:
-    pytester.makepyfile(helper=HELPER)
     pytester.makepyfile("""
         import os
         import signal

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     Run = Callable[..., pytest.RunResult]
 
-pytestmark = pytest.mark.needs("forkserver")  # though some are about spawn, too
+pytestmark = [
+    pytest.mark.needs("forkserver"),  # though some are about spawn, too
+    pytest.mark.usefixtures("ask_module", "helper"),
+]
 
 from pytest_startmethod.launch.forkservers import Forkserver, Preload  # noqa: E402 (see above)
 
@@ -38,19 +41,10 @@ SCRIPT = """
 
 # The targets in it import nothing of pytest.
 HELPER = """
-    import multiprocessing
     import os
     import sys
 
-    def ask(context, target, *args):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=target, args=(sender, *args))
-        process.start()
-        sender.close()
-        answer = receiver.recv()
-        process.join()
-        assert process.exitcode == 0
-        return answer
+    from ask import ask
 
     def modules(connection):
         connection.send(set(sys.modules))
@@ -79,7 +73,6 @@ def run(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> Run:
         "workers": [script, "-n", "2"],
         "main": [sys.executable, str(own)],
     }[request.param]
-    pytester.makepyfile(helper=HELPER)
     return lambda *args: pytester.run(*command, *args, timeout=60)
 
 
@@ -106,7 +99,6 @@ def test_a_users_main_module_may_define_targets(
     pytester: pytest.Pytester,
 ) -> None:
     script = pytester.makepyfile(run=SCRIPT)
-    pytester.makepyfile(helper=HELPER)
     pytester.makepyfile("""
         import __main__
         import helper
@@ -136,7 +128,6 @@ def test_a_main_module_that_resembles_pytests_script_may_define_targets(
             sys.exit({entry.attr}())
     """
     )
-    pytester.makepyfile(helper=HELPER)
     pytester.makepyfile("""
         import __main__
         import helper
@@ -202,7 +193,6 @@ def test_everything_is_restored_at_the_end_and_no_forkserver_is_left(
                 raise AssertionError(f"{child} is left")
     """
     )
-    pytester.makepyfile(helper=HELPER)
     pytester.makepyfile("""
         import sys
 
@@ -267,7 +257,7 @@ def test_a_preload_that_cannot_be_imported_is_a_usage_error(
 def test_a_preload_that_the_user_set_is_respected(pytester: pytest.Pytester, place: str) -> None:
     sets = "multiprocessing.set_forkserver_preload(['heavy'])"
     pytester.makeini("[pytest]\nstart_method_preload = json")
-    pytester.makepyfile(helper=HELPER, heavy=RECORDS_ITS_PROCESS)
+    pytester.makepyfile(heavy=RECORDS_ITS_PROCESS)
     pytester.makeconftest(f"import multiprocessing\n{sets if place == 'conftest' else ''}")
     pytester.makepyfile(f"""
         import multiprocessing
@@ -287,7 +277,6 @@ def test_a_preload_that_the_user_set_is_respected(pytester: pytest.Pytester, pla
 
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="on_error is new in Python 3.15")
 def test_a_preload_that_the_user_wants_to_fail_fails(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(helper=HELPER)
     pytester.makepyfile("""
         import multiprocessing
 
@@ -309,7 +298,6 @@ def test_a_folder_for_temporary_files_too_long_for_a_socket_works_or_is_named_as
     folder = pytester.path / ("long" * 30)
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
-    pytester.makepyfile(helper=HELPER)
     pytester.makepyfile("""
         import helper
         import pytest
@@ -351,7 +339,6 @@ def test_a_child_is_alive_until_its_exit_code_is_sent() -> None:
 
 
 def test_pytest_may_be_run_by_a_main_module_without_a_file(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(helper=HELPER)
     pytester.makepyfile("""
         import helper
 

@@ -17,7 +17,13 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands down a mark")
+    Run = Callable[..., pytest.RunResult]
+    Noted = Callable[[], list[int]]
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands down a mark"),
+    pytest.mark.usefixtures("helper"),
+]
 
 METHODS = multiprocessing.get_all_start_methods()
 WARNING = "pytest_startmethod.ChildProcessLeakWarning"
@@ -143,20 +149,6 @@ KINDS = (
 )
 
 
-@pytest.fixture
-def run_impatient(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
-) -> Callable[..., pytest.RunResult]:
-    """Run a suite as `run_watched` does, with a short grace for what leaks anyway."""
-    code = "from pytest_startmethod.leaks import reaper\nreaper.GRACE = 0.1"
-    pytester.makepyfile(impatient=code, helper=HELPER)
-
-    def run(*args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
-        return run_watched(*args, plugins=("impatient", *plugins))
-
-    return run
-
-
 def lives(pid: int) -> bool:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
@@ -181,10 +173,7 @@ def noted(pytester: pytest.Pytester) -> Iterator[Callable[[], list[int]]]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_children_leave_is_ended_before_the_next_test_and_named(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
-    method: str,
+    pytester: pytest.Pytester, run_impatient: Run, noted: Noted, method: str
 ) -> None:
     pytester.makepyfile(
         test_it=f"""
@@ -215,9 +204,7 @@ def test_what_children_leave_is_ended_before_the_next_test_and_named(
 
 
 def test_what_is_below_a_child_that_has_to_be_ended_is_ended_with_it(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
+    pytester: pytest.Pytester, run_impatient: Run, noted: Noted
 ) -> None:
     pytester.makepyfile(
         test_it="""
@@ -237,9 +224,7 @@ def test_what_is_below_a_child_that_has_to_be_ended_is_ended_with_it(
 
 
 def test_what_belongs_to_a_wider_fixture_lives_as_long_as_it(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
+    pytester: pytest.Pytester, run_impatient: Run, noted: Noted
 ) -> None:
     pytester.makepyfile(
         test_it="""
@@ -267,9 +252,7 @@ def test_what_belongs_to_a_wider_fixture_lives_as_long_as_it(
 
 
 def test_a_fixture_may_end_with_a_test_that_asks_for_nothing(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
+    pytester: pytest.Pytester, run_impatient: Run, noted: Noted
 ) -> None:
     pytester.makepyfile(
         test_it="""
@@ -305,8 +288,8 @@ def test_a_fixture_may_end_with_a_test_that_asks_for_nothing(
 def test_a_daemon_stays_where_the_filters_ignore_the_warning(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
+    run_impatient: Run,
+    noted: Noted,
     where: str,
 ) -> None:
     pytester.makepyfile(
@@ -340,10 +323,7 @@ def test_a_daemon_stays_where_the_filters_ignore_the_warning(
 
 
 def test_what_no_child_of_the_test_started_is_left_alone(
-    pytester: pytest.Pytester,
-    monkeypatch: pytest.MonkeyPatch,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, run_impatient: Run, noted: Noted
 ) -> None:
     """Not the test's own program, its daemon, nor what was there before; here, of another run."""
     pytester.makepyfile(
@@ -381,9 +361,7 @@ def test_what_no_child_of_the_test_started_is_left_alone(
 
 
 def test_an_untouched_suite_keeps_it_until_the_session_ends(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
+    pytester: pytest.Pytester, run_impatient: Run, noted: Noted
 ) -> None:
     pytester.makepyfile(
         test_it="""
@@ -412,9 +390,7 @@ def test_an_untouched_suite_keeps_it_until_the_session_ends(
 
 
 def test_what_a_daemon_started_ends_after_it_when_python_exits(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
+    pytester: pytest.Pytester, run_impatient: Run, noted: Noted
 ) -> None:
     pytester.makepyfile(
         test_it="""
@@ -434,9 +410,7 @@ def test_what_a_daemon_started_ends_after_it_when_python_exits(
 
 
 def test_workers_of_xdist_leave_nothing_and_live_on(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
+    pytester: pytest.Pytester, run_impatient: Run, noted: Noted
 ) -> None:
     pytest.importorskip("xdist", reason="it runs under xdist")
     pytester.makepyfile(
@@ -457,14 +431,10 @@ def test_workers_of_xdist_leave_nothing_and_live_on(
 
 @pytest.mark.parametrize("asks", [True, False], ids=["asks", "untouched"])
 def test_pytest_in_a_pipe_ends(
-    pytester: pytest.Pytester,
-    monkeypatch: pytest.MonkeyPatch,
-    noted: Callable[[], list[int]],
-    asks: bool,
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, noted: Noted, asks: bool
 ) -> None:
     argument = "mp_context" if asks else ""
     pytester.makepyfile(
-        helper=HELPER,
         test_it=f"""
         import multiprocessing
 
@@ -484,9 +454,7 @@ def test_pytest_in_a_pipe_ends(
 
 
 def test_orphans_that_come_to_pytest_itself_are_ended_and_waited_for(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    noted: Callable[[], list[int]],
+    pytester: pytest.Pytester, run_impatient: Run, noted: Noted
 ) -> None:
     """As to process 1 of a container."""
     pytester.makeconftest("""
@@ -530,8 +498,7 @@ def test_orphans_that_come_to_pytest_itself_are_ended_and_waited_for(
 
 
 def test_a_run_within_a_child_leaves_nothing_either(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
+    pytester: pytest.Pytester, run_impatient: Run
 ) -> None:
     pytester.makepyfile(
         test_it="""
@@ -563,9 +530,7 @@ def test_a_run_within_a_child_leaves_nothing_either(
     result.assert_outcomes(passed=1)
 
 
-def test_a_test_notices_nothing_of_the_mark(
-    pytester: pytest.Pytester, run_impatient: Callable[..., pytest.RunResult]
-) -> None:
+def test_a_test_notices_nothing_of_the_mark(pytester: pytest.Pytester, run_impatient: Run) -> None:
     pytester.makepyfile(
         test_it="""
         import os
@@ -624,7 +589,7 @@ def test_a_test_notices_nothing_of_the_mark(
 
 
 def test_processes_are_looked_for_once_and_only_after_a_test_that_started_one(
-    pytester: pytest.Pytester, run_impatient: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_impatient: Run
 ) -> None:
     pytester.makepyfile(
         counting="""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import re
 import textwrap
 from typing import TYPE_CHECKING
@@ -13,7 +12,13 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.posix("os.kill(pid, 0), by which they ask who lives, ends a process there")
+    Run = Callable[..., pytest.RunResult]
+    Gone = Callable[[int], None]
+
+pytestmark = [
+    pytest.mark.posix("os.kill(pid, 0), by which they ask who lives, ends a process there"),
+    pytest.mark.usefixtures("helper"),
+]
 
 METHODS = multiprocessing.get_all_start_methods()
 WARNING = "pytest_startmethod.ChildProcessLeakWarning"
@@ -60,40 +65,9 @@ NEXT = """
 """
 
 
-@pytest.fixture
-def assert_gone(pytester: pytest.Pytester) -> Callable[[int], None]:
-    """Check that the children that noted their pids have ended, and were so many."""
-
-    def check(number: int) -> None:
-        pids = (pytester.path / "pids.txt").read_text(encoding="utf-8").split()
-        assert len(pids) == number
-        for pid in map(int, pids):
-            with pytest.raises(ProcessLookupError):
-                os.kill(pid, 0)
-
-    return check
-
-
-@pytest.fixture
-def run_impatient(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
-) -> Callable[..., pytest.RunResult]:
-    """Run a suite as `run_watched` does, with a short grace for what leaks anyway."""
-    code = "from pytest_startmethod.leaks import reaper\nreaper.GRACE = 0.2"
-    pytester.makepyfile(impatient=code)
-
-    def run(*args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
-        return run_watched(*args, plugins=("impatient", *plugins))
-
-    return run
-
-
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["alone", "xdist"])
 def test_what_a_test_leaves_alive_is_ended_before_the_next(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
-    arguments: list[str],
+    pytester: pytest.Pytester, run_impatient: Run, assert_gone: Gone, arguments: list[str]
 ) -> None:
     if arguments:
         pytest.importorskip("xdist", reason="it runs under xdist")
@@ -146,7 +120,7 @@ def test_what_a_test_leaves_alive_is_ended_before_the_next(
                 helper.start(mp_context)
                 raise AssertionError
 """
-    pytester.makepyfile(helper=HELPER, test_it=leaks + NEXT.replace("pids.txt", "none.txt"))
+    pytester.makepyfile(test_it=leaks + NEXT.replace("pids.txt", "none.txt"))
     (pytester.path / "none.txt").touch()
     if not arguments:  # else another worker has just begun to write there
         pytester.makepyfile(test_it=leaks + NEXT)
@@ -162,11 +136,8 @@ def test_what_a_test_leaves_alive_is_ended_before_the_next(
     )
 
 
-def test_what_ends_within_the_grace_is_no_leak(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
-) -> None:
+def test_what_ends_within_the_grace_is_no_leak(pytester: pytest.Pytester, run_watched: Run) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import multiprocessing
 
@@ -186,9 +157,7 @@ def test_what_ends_within_the_grace_is_no_leak(
 
 
 def test_what_wider_fixtures_made_lives_as_long_as_they(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
+    pytester: pytest.Pytester, run_watched: Run, assert_gone: Gone
 ) -> None:
     pytester.makeconftest("""
         from concurrent.futures import ProcessPoolExecutor
@@ -255,7 +224,7 @@ def test_what_wider_fixtures_made_lives_as_long_as_they(
         def test_ends_it():
             AT_IMPORT.shutdown()
     """
-    pytester.makepyfile(helper=HELPER, test_one=suite, test_two=suite)
+    pytester.makepyfile(test_one=suite, test_two=suite)
     for method in METHODS:
         result = run_watched(f"--start-method={method}", "-W", f"error::{WARNING}")
         result.assert_outcomes(passed=30, errors=0)
@@ -263,12 +232,9 @@ def test_what_wider_fixtures_made_lives_as_long_as_they(
 
 
 def test_what_wider_fixtures_leave_alive_is_ended_with_them(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
+    pytester: pytest.Pytester, run_impatient: Run, assert_gone: Gone
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import multiprocessing
 
@@ -310,7 +276,7 @@ def test_what_wider_fixtures_leave_alive_is_ended_with_them(
 
 
 def test_what_code_under_test_makes_for_later_serves_tests_that_ask_for_nothing(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makepyfile(
         kept="""
@@ -346,10 +312,7 @@ def test_what_code_under_test_makes_for_later_serves_tests_that_ask_for_nothing(
 
 @pytest.mark.parametrize("ends", [True, False], ids=["ended by the library", "left by it"])
 def test_what_a_library_starts_and_keeps_is_ended_by_it_or_else_when_python_exits(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
-    ends: bool,
+    pytester: pytest.Pytester, run_impatient: Run, assert_gone: Gone, ends: bool
 ) -> None:
     library = pytester.mkdir("site-packages") / "library.py"
     library.write_text(
@@ -397,12 +360,9 @@ def test_what_a_library_starts_and_keeps_is_ended_by_it_or_else_when_python_exit
 
 
 def test_what_was_made_at_import_is_ended_with_the_session(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
+    pytester: pytest.Pytester, run_impatient: Run, assert_gone: Gone
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import os
             import time
@@ -436,13 +396,9 @@ def test_what_was_made_at_import_is_ended_with_the_session(
 
 @pytest.mark.parametrize("stop", ["-x", "--maxfail=1"])
 def test_a_run_that_stops_early_leaves_nothing_either(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
-    stop: str,
+    pytester: pytest.Pytester, run_impatient: Run, assert_gone: Gone, stop: str
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import multiprocessing
 
@@ -469,12 +425,9 @@ def test_a_run_that_stops_early_leaves_nothing_either(
 
 
 def test_severity_is_the_users(
-    pytester: pytest.Pytester,
-    run_impatient: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
+    pytester: pytest.Pytester, run_impatient: Run, assert_gone: Gone
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it=f"""
             import helper
             import pytest
@@ -496,12 +449,9 @@ def test_severity_is_the_users(
 
 @pytest.mark.skipif("forkserver" not in METHODS, reason="it is about the forkserver")
 def test_a_child_whose_start_was_interrupted_is_ended_too(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    assert_gone: Callable[[int], None],
+    pytester: pytest.Pytester, run_watched: Run, assert_gone: Gone
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             from multiprocessing import forkserver, popen_forkserver
 
@@ -530,7 +480,7 @@ def test_a_child_whose_start_was_interrupted_is_ended_too(
 
 
 def test_processes_that_no_test_started_live_on(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makeconftest("""
         import multiprocessing
@@ -552,7 +502,6 @@ def test_processes_that_no_test_started_live_on(
             print("it was alive")
     """)
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
             import subprocess
             import sys
@@ -580,7 +529,7 @@ def test_processes_that_no_test_started_live_on(
 
 
 def test_a_manager_that_no_test_made_ends_with_python(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makeconftest("""
         import multiprocessing

@@ -13,7 +13,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands down a mark")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands down a mark"),
+    pytest.mark.usefixtures("helper"),
+]
 
 METHODS = multiprocessing.get_all_start_methods()
 WARNING = "pytest_startmethod.SharedMemoryLeakWarning"
@@ -61,16 +64,13 @@ def child(context, target, *args):
 
 @pytest.fixture
 def run_leaky(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
+    pytester: pytest.Pytester, run_impatient: Callable[..., pytest.RunResult]
 ) -> Callable[..., pytest.RunResult]:
-    """Run a suite as `run_watched` does, with a short grace; no name that it noted is left."""
-    code = "from pytest_startmethod.leaks import reaper\nreaper.GRACE = 0.1"
-    pytester.makepyfile(impatient=code, helper=HELPER)
+    """Run a suite as `run_impatient` does; no name that it noted is left."""
     (pytester.path / "names.txt").touch()
 
-    def run(*args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
-        result = run_watched("-s", *args, plugins=("impatient", *plugins))
+    def run(*args: str) -> pytest.RunResult:
+        result = run_impatient("-s", *args)
         names = (pytester.path / "names.txt").read_text(encoding="utf-8").split()
         assert names
         assert [name for name in names if (SHM / name).exists()] == []
@@ -278,7 +278,6 @@ def test_what_is_not_tracked_is_meant_to_stay(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
         import helper
 
@@ -307,7 +306,6 @@ def test_the_parent_may_unlink_what_it_does_not_track(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
         import helper
 
@@ -449,8 +447,7 @@ def test_severity_goes_by_the_filters(
 
 
 def test_what_another_run_makes_is_left_alone(
-    pytester: pytest.Pytester,
-    run_leaky: Callable[..., pytest.RunResult],
+    pytester: pytest.Pytester, run_leaky: Callable[..., pytest.RunResult]
 ) -> None:
     pytester.makepyfile(
         test_it="""
@@ -492,7 +489,6 @@ def test_nothing_is_said_where_a_test_unlinks_all(
     if arguments:
         pytest.importorskip("xdist", reason="it runs under xdist")
     pytester.makepyfile(
-        helper=HELPER,
         test_it="""
         import helper
         import pytest

@@ -14,7 +14,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="children have one there alone")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="children have one there alone"),
+    pytest.mark.usefixtures("helper"),
+]
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -57,20 +60,6 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TMPDIR", str(folder))
     yield folder
     shutil.rmtree(folder)
-
-
-@pytest.fixture
-def run_impatient(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
-) -> Callable[..., pytest.RunResult]:
-    """Run a suite as `run_watched` does, with a short grace for what leaks anyway."""
-    code = "from pytest_startmethod.leaks import reaper\nreaper.GRACE = 0.1"
-    pytester.makepyfile(impatient=code, helper=HELPER)
-
-    def run(*args: str) -> pytest.RunResult:
-        return run_watched(*args, plugins=("impatient",))
-
-    return run
 
 
 def test_folders_of_children_that_were_killed_are_removed(

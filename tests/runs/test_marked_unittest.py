@@ -9,43 +9,18 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Run = Callable[..., pytest.RunResult]
+    Runs = Callable[[pytest.RunResult], list[str]]
+
 ALL = "--start-method=fork,spawn,forkserver"
-
-NOTES = """
-import multiprocessing
-from pathlib import Path
-
-def note(text):
-    with Path("notes.txt").open("a") as file:
-        print(text, multiprocessing.get_context().get_start_method(), file=file)
-"""
-
-
-def runs(result: pytest.RunResult) -> list[str]:
-    """Return what ``-v`` shows of each run: ``["test_x PASSED", "test_x[spawn] FAILED", ...]``."""
-    lines = [line.partition("::")[2].split() for line in result.outlines if "::" in line]
-    return [f"{words[0]} {words[1]}" for words in lines if words[1:] and words[1].isupper()]
-
-
-@pytest.fixture
-def notes(pytester: pytest.Pytester) -> Callable[[], list[str]]:
-    """Return what the tests of a run noted, by ``from notes import note``, and forget it."""
-    pytester.makepyfile(notes=NOTES)
-
-    def read() -> list[str]:
-        path = pytester.path / "notes.txt"
-        text = path.read_text(encoding="utf-8")
-        path.unlink()
-        return text.splitlines()
-
-    return read
 
 
 @pytest.mark.usefixtures("child_module")
 @pytest.mark.parametrize("select", [[], [ALL]], ids=["unselected", "selected"])
 def test_the_marker_works_on_a_unittest(
     pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
+    run_watched: Run,
+    runs: Runs,
     notes: Callable[[], list[str]],
     select: list[str],
 ) -> None:
@@ -63,10 +38,10 @@ def test_the_marker_works_on_a_unittest(
         class TestCase(unittest.TestCase):
             @classmethod
             def setUpClass(cls):
-                note("setUpClass")
+                note(f"setUpClass {multiprocessing.get_context().get_start_method()}")
 
             def setUp(self):
-                note("setUp")
+                note(f"setUp {multiprocessing.get_context().get_start_method()}")
 
             def test_class(self):
                 self.assertEqual(child.by_process(), multiprocessing.get_start_method())

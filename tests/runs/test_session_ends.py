@@ -15,6 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Run = Callable[..., pytest.RunResult]
+    Runs = Callable[[pytest.RunResult], list[str]]
+
 BOTH = "--start-method=fork,spawn"
 
 SUITE = """
@@ -38,11 +41,6 @@ def test_after():
 """
 
 
-def runs(result: pytest.RunResult) -> list[str]:
-    lines = [line.partition("::")[2].split() for line in result.outlines if "::" in line]
-    return [f"{words[0]} {words[1]}" for words in lines if words[1:] and words[1].isupper()]
-
-
 @pytest.mark.usefixtures("child_module")
 @pytest.mark.parametrize(
     ("end", "how", "printed"),
@@ -55,11 +53,7 @@ def runs(result: pytest.RunResult) -> list[str]:
     ],
 )
 def test_the_test_that_ends_its_session_fails_and_the_others_run(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    end: str,
-    how: str,
-    printed: str,
+    pytester: pytest.Pytester, run_watched: Run, runs: Runs, end: str, how: str, printed: str
 ) -> None:
     pytester.makepyfile(test_it=SUITE.format(end=end))
     result = run_watched("-v", BOTH, "--junitxml=junit.xml")
@@ -76,7 +70,7 @@ def test_the_test_that_ends_its_session_fails_and_the_others_run(
 
 @pytest.mark.usefixtures("child_module")
 def test_a_conftest_that_fails_under_one_start_method_is_one_error(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makeconftest("""
         import multiprocessing
@@ -97,7 +91,7 @@ def test_a_conftest_that_fails_under_one_start_method_is_one_error(
 
 @pytest.mark.usefixtures("child_module")
 def test_a_plugin_that_fails_in_a_session_is_one_error_that_names_it(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makepyfile(
         test_it=SUITE.format(end="pass"),
@@ -171,7 +165,7 @@ def test_no_session_outlives_pytest(
 
 @pytest.mark.usefixtures("child_module")
 def test_a_test_that_its_timeout_ends_fails_alone(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run, runs: Runs
 ) -> None:
     pytest.importorskip("pytest_timeout", reason="this run has no pytest-timeout")
     pytester.makepyfile(test_it=SUITE.format(end="import time; time.sleep(60)"))
@@ -193,7 +187,7 @@ def test_a_test_that_its_timeout_ends_fails_alone(
 @pytest.mark.usefixtures("child_module")
 @pytest.mark.parametrize("option", ["--pdb", "--trace"])
 def test_a_debugger_has_no_session_and_the_summary_says_so(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], option: str
+    pytester: pytest.Pytester, run_watched: Run, option: str
 ) -> None:
     pytester.makepyfile(test_it="import child\ndef test_it():\n    child.by_process()")
     pytester.makeconftest("""

@@ -10,22 +10,11 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Run = Callable[..., pytest.RunResult]
+    Runs = Callable[[pytest.RunResult], list[str]]
+
 ALL = "--start-method=fork,spawn,forkserver"
 BOTH = "--start-method=fork,spawn"
-
-NOTES = """
-from pathlib import Path
-
-def note(text):
-    with Path("notes.txt").open("a") as file:
-        print(text, file=file)
-"""
-
-
-def runs(result: pytest.RunResult) -> list[str]:
-    """Return what ``-v`` shows of each run: ``["test_x PASSED", "test_x[spawn] FAILED", ...]``."""
-    lines = [line.partition("::")[2].split() for line in result.outlines if "::" in line]
-    return [f"{words[0]} {words[1]}" for words in lines if words[1:] and words[1].isupper()]
 
 
 def named(test: str, method: str) -> str:
@@ -33,25 +22,9 @@ def named(test: str, method: str) -> str:
     return test.format(f"-{method}" if "[" in test else f"[{method}]")
 
 
-@pytest.fixture
-def notes(pytester: pytest.Pytester) -> Callable[[], list[str]]:
-    """Return what the tests of a run noted, by ``from notes import note``, and forget it."""
-    pytester.makepyfile(notes=NOTES)
-
-    def read() -> list[str]:
-        path = pytester.path / "notes.txt"
-        text = path.read_text(encoding="utf-8")
-        path.unlink()
-        return text.splitlines()
-
-    return read
-
-
 @pytest.mark.usefixtures("child_module")
 def test_only_tests_that_depend_on_the_default_rerun_and_really_under_each_method(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    notes: Callable[[], list[str]],
+    pytester: pytest.Pytester, run_watched: Run, runs: Runs, notes: Callable[[], list[str]]
 ) -> None:
     pytester.makepyfile("""
         import multiprocessing
@@ -127,7 +100,7 @@ def test_only_tests_that_depend_on_the_default_rerun_and_really_under_each_metho
 
 @pytest.mark.usefixtures("child_module")
 def test_a_session_makes_decides_and_keeps_at_import_by_its_own_start_method(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makeconftest("""
         import multiprocessing
@@ -203,7 +176,7 @@ def test_a_session_makes_decides_and_keeps_at_import_by_its_own_start_method(
 
 @pytest.mark.usefixtures("child_module")
 def test_doctests_and_unittests_rerun(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run, runs: Runs
 ) -> None:
     pytester.makepyfile(
         counted='''
@@ -249,7 +222,7 @@ def test_doctests_and_unittests_rerun(
 def test_a_session_starts_as_pytest_was_started_and_not_as_tests_left_it(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
-    run_watched: Callable[..., pytest.RunResult],
+    run_watched: Run,
 ) -> None:
     monkeypatch.setenv("GIVEN", "as given")
     pytester.mkdir("elsewhere")
@@ -280,7 +253,7 @@ def test_a_session_starts_as_pytest_was_started_and_not_as_tests_left_it(
 
 
 def test_no_session_starts_if_no_test_is_concerned(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makeconftest("open('imported.txt', 'a').write('x')")
     pytester.makepyfile("def test_quiet(): pass")
@@ -290,7 +263,7 @@ def test_no_session_starts_if_no_test_is_concerned(
 
 @pytest.mark.usefixtures("child_module")
 def test_the_report_of_a_session_shows_what_that_run_printed(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makepyfile("""
         import multiprocessing
@@ -313,9 +286,7 @@ def test_the_report_of_a_session_shows_what_that_run_printed(
 
 
 @pytest.mark.usefixtures("child_module")
-def test_warnings_of_the_import_are_shown_once(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
-) -> None:
+def test_warnings_of_the_import_are_shown_once(pytester: pytest.Pytester, run_watched: Run) -> None:
     pytester.makepyfile("""
         import warnings
 
@@ -333,7 +304,7 @@ def test_warnings_of_the_import_are_shown_once(
 
 @pytest.mark.usefixtures("child_module")
 def test_a_test_that_a_session_does_not_collect_is_listed_and_no_failure(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makepyfile("""
         import multiprocessing
@@ -357,7 +328,7 @@ def test_a_test_that_a_session_does_not_collect_is_listed_and_no_failure(
 
 @pytest.mark.usefixtures("child_module")
 def test_a_file_that_fails_or_is_skipped_under_one_start_method_leaves_others_running(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     test = "\n\nimport child\n\ndef test_it():\n    child.by_process()\n"
     asks = "import multiprocessing, pytest\nmethod = multiprocessing.get_start_method()\n"
@@ -392,7 +363,7 @@ def test_a_file_that_fails_or_is_skipped_under_one_start_method_leaves_others_ru
     ids=lambda args: " ".join(args),
 )
 def test_a_session_collects_the_test_with_any_arguments(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], args: tuple[str, ...]
+    pytester: pytest.Pytester, run_watched: Run, args: tuple[str, ...]
 ) -> None:
     package = pytester.mkpydir("package")
     text = "import child\n\ndef test_it(tmp_path):\n    child.by_process()\n"

@@ -15,6 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Run = Callable[..., pytest.RunResult]
+    Runs = Callable[[pytest.RunResult], list[str]]
+
 pytestmark = pytest.mark.needs("fork")
 
 BOTH = "--start-method=fork,spawn"
@@ -72,16 +75,6 @@ def plugin(module: str, name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(find_spec(module) is None, reason=f"this run has no {name}")
 
 
-def runs(result: pytest.RunResult) -> list[str]:
-    """Return what ``-v`` shows of each run, in the order in which they ended."""
-    found = (
-        re.search(r"(?:::(\S+) ([A-Z]{4,})\b)|(?:([A-Z]{4,}) \S+?::(\S+))", line)
-        for line in result.outlines
-        if "%]" in line
-    )
-    return [f"{m[1] or m[4]} {m[2] or m[3]}" for m in found if m]
-
-
 def shown_progress(result: pytest.RunResult) -> list[int]:
     return [int(percent) for line in result.outlines for percent in re.findall(r"(\d+)%\]", line)]
 
@@ -93,7 +86,7 @@ def suite(pytester: pytest.Pytester, child_module: None) -> None:  # noqa: ARG00
 
 @pytest.mark.usefixtures("suite")
 def test_stopping_early_loses_no_teardown_and_starts_no_further_run(
-    run_watched: Callable[..., pytest.RunResult],
+    run_watched: Run, runs: Runs
 ) -> None:
     for args, number in ((["-x"], 4), (["--maxfail=2"], 7)):
         result = run_watched("-v", BOTH, *args)
@@ -109,9 +102,7 @@ def test_stopping_early_loses_no_teardown_and_starts_no_further_run(
 
 @pytest.mark.usefixtures("suite")
 def test_last_failed_remembers_ids_that_pytest_collects(
-    pytester: pytest.Pytester,
-    monkeypatch: pytest.MonkeyPatch,
-    run_watched: Callable[..., pytest.RunResult],
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, run_watched: Run, runs: Runs
 ) -> None:
     def remembered() -> list[str]:
         path = Path(pytester.path, ".pytest_cache/v/cache/lastfailed")
@@ -135,7 +126,7 @@ def test_last_failed_remembers_ids_that_pytest_collects(
 
 @pytest.mark.usefixtures("suite")
 def test_stepwise_continues_at_the_test_that_failed(
-    monkeypatch: pytest.MonkeyPatch, run_watched: Callable[..., pytest.RunResult]
+    monkeypatch: pytest.MonkeyPatch, run_watched: Run, runs: Runs
 ) -> None:
     assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[:4]
     assert runs(run_watched("-v", BOTH, "--sw")) == ORDER[3:4]
@@ -153,9 +144,7 @@ def test_stepwise_continues_at_the_test_that_failed(
 
 
 @pytest.mark.usefixtures("suite")
-def test_what_is_selected_has_all_its_runs_and_the_rest_none(
-    run_watched: Callable[..., pytest.RunResult],
-) -> None:
+def test_what_is_selected_has_all_its_runs_and_the_rest_none(run_watched: Run, runs: Runs) -> None:
     result = run_watched("-v", BOTH, "-k", "TestClass")
     assert runs(result) == of("TestClass")
     result.assert_outcomes(passed=3, failed=1, deselected=4)
@@ -166,7 +155,7 @@ def test_what_is_selected_has_all_its_runs_and_the_rest_none(
 
 @pytest.mark.usefixtures("suite")
 def test_each_run_has_a_name_of_its_own_in_every_report(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     result = run_watched(BOTH, "-rA", "--durations=0", "-vv", "--junitxml=junit.xml")
     ids = Counter(f"test_it.py::{run.partition(' ')[0]}" for run in ORDER)
@@ -187,9 +176,7 @@ def test_each_run_has_a_name_of_its_own_in_every_report(
 
 @pytest.mark.usefixtures("suite")
 @pytest.mark.parametrize("verbosity", ["-q", "-v", ""])
-def test_the_progress_ends_at_a_hundred(
-    run_watched: Callable[..., pytest.RunResult], verbosity: str
-) -> None:
+def test_the_progress_ends_at_a_hundred(run_watched: Run, verbosity: str) -> None:
     result = run_watched(BOTH, *filter(None, [verbosity]))
     assert max(shown_progress(result)) == 100
     assert shown_progress(result)[-1] == 100
@@ -200,7 +187,7 @@ def test_the_progress_ends_at_a_hundred(
 @plugin("xdist", "pytest-xdist")
 @pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile", "worksteal", "loadgroup"])
 def test_with_xdist_each_run_is_reported_once(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], dist: str
+    pytester: pytest.Pytester, run_watched: Run, runs: Runs, dist: str
 ) -> None:
     args = ("-v", BOTH, "-n", "2", "--dist", dist, "--junitxml=junit.xml")
     result = run_watched(*args, plugins=("xdist",))
@@ -215,9 +202,7 @@ def test_with_xdist_each_run_is_reported_once(
 
 @pytest.mark.usefixtures("child_module")
 @plugin("xdist", "pytest-xdist")
-def test_a_group_of_xdist_is_part_of_the_test(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
-) -> None:
+def test_a_group_of_xdist_is_part_of_the_test(pytester: pytest.Pytester, run_watched: Run) -> None:
     pytester.makepyfile(
         test_it="""
             import multiprocessing
@@ -242,7 +227,7 @@ def test_a_group_of_xdist_is_part_of_the_test(
 
 @plugin("xdist", "pytest-xdist")
 def test_a_test_that_crashes_its_worker_of_xdist_reruns(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     pytester.makepyfile(
         test_it="""
@@ -269,7 +254,7 @@ def test_a_test_that_crashes_its_worker_of_xdist_reruns(
 @pytest.mark.usefixtures("suite")
 @plugin("xdist", "pytest-xdist")
 def test_with_xdist_stopping_and_last_failed_work_and_each_worker_may_run_all(
-    run_watched: Callable[..., pytest.RunResult],
+    run_watched: Run, runs: Runs
 ) -> None:
     def run(*args: str) -> pytest.RunResult:
         return run_watched("-v", BOTH, *args, plugins=("xdist",))
@@ -287,7 +272,7 @@ def test_with_xdist_stopping_and_last_failed_work_and_each_worker_may_run_all(
 @pytest.mark.usefixtures("child_module")
 @plugin("pytest_rerunfailures", "pytest-rerunfailures")
 def test_rerunfailures_repeats_each_run_that_fails(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run, runs: Runs
 ) -> None:
     pytester.makepyfile(
         test_it="""
@@ -344,7 +329,7 @@ def test_rerunfailures_repeats_each_run_that_fails(
     ids=["randomly", "repeat"],
 )
 def test_randomly_and_repeat_have_all_runs(
-    run_watched: Callable[..., pytest.RunResult], args: tuple[str, ...], each: int
+    run_watched: Run, runs: Runs, args: tuple[str, ...], each: int
 ) -> None:
     result = run_watched("-v", BOTH, *args)
     if each == 1:
@@ -360,7 +345,7 @@ def test_randomly_and_repeat_have_all_runs(
 @pytest.mark.usefixtures("child_module")
 @plugin("pytest_timeout", "pytest-timeout")
 def test_the_timer_of_timeout_ends_with_each_run(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+    pytester: pytest.Pytester, run_watched: Run
 ) -> None:
     # Its thread would end the process: none of them is alive in a later test.
     pytester.makepyfile("""
@@ -404,10 +389,7 @@ def test_the_timer_of_timeout_ends_with_each_run(
     ],
 )
 def test_an_async_test_reruns_with_its_fixtures(
-    pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
-    name: str,
-    mark: str,
+    pytester: pytest.Pytester, run_watched: Run, runs: Runs, name: str, mark: str
 ) -> None:
     fixture = "pytest_asyncio.fixture" if name == "asyncio" else "pytest.fixture"
     pytester.makeconftest(
@@ -465,7 +447,8 @@ def test_an_async_test_reruns_with_its_fixtures(
 )
 def test_a_run_fails_by_its_own_subtests_only(
     pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
+    run_watched: Run,
+    runs: Runs,
     args: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
@@ -502,7 +485,7 @@ def test_a_run_fails_by_its_own_subtests_only(
 )
 def test_cov_counts_the_lines_of_each_session(
     pytester: pytest.Pytester,
-    run_watched: Callable[..., pytest.RunResult],
+    run_watched: Run,
     args: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
@@ -543,9 +526,7 @@ def test_cov_counts_the_lines_of_each_session(
 
 @pytest.mark.usefixtures("suite")
 @plugin("pytest_reportlog", "pytest-reportlog")
-def test_reportlog_has_each_run_once(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
-) -> None:
+def test_reportlog_has_each_run_once(pytester: pytest.Pytester, run_watched: Run) -> None:
     run_watched(BOTH, "--report-log=log.jsonl", plugins=("pytest_reportlog",))
     lines = Path(pytester.path, "log.jsonl").read_text(encoding="utf-8").splitlines()
     reports = [known for line in lines if (known := json.loads(line)).get("when") == "call"]
@@ -555,9 +536,7 @@ def test_reportlog_has_each_run_once(
 
 @pytest.mark.usefixtures("suite")
 @plugin("pytest_jsonreport", "pytest-json-report")
-def test_json_report_has_each_run_once(
-    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
-) -> None:
+def test_json_report_has_each_run_once(pytester: pytest.Pytester, run_watched: Run) -> None:
     args = ("--json-report", "--json-report-file=report.json")
     run_watched(BOTH, *args, plugins=("metadata", "pytest_jsonreport"))
     report = json.loads(Path(pytester.path, "report.json").read_text(encoding="utf-8"))
