@@ -79,6 +79,7 @@ class System:
     get_handler = staticmethod(signal.getsignal)
     raise_signal = staticmethod(signal.raise_signal)
     getitimer = _real(signal, "getitimer")
+    ITIMER_REAL = getattr(signal, "ITIMER_REAL", 0)
     pthread_kill = _real(signal, "pthread_kill")
     pthread_sigmask = _real(signal, "pthread_sigmask")
     sigpending = _real(signal, "sigpending")

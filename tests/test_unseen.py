@@ -487,6 +487,9 @@ def signals(pid, signum):
 
 def sleeps():
     time.sleep(0.6)
+
+def tells_handlers(connection):
+    connection.send(signal.getsignal(signal.SIGURG))
 """
 
 
@@ -530,6 +533,25 @@ def test_no_signal_comes_but_the_tests_own(suite: Callable[..., None], compare: 
         process.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    @pytest.fixture(autouse=True, scope="module")
+    def all_handlers():
+        before = [signal.getsignal(number) for number in signal.valid_signals()]
+        yield
+        assert [signal.getsignal(number) for number in signal.valid_signals()] == before
+
+    @pytest.fixture
+    def each_handler():
+        before = [signal.getsignal(number) for number in signal.valid_signals()]
+        yield
+        assert [signal.getsignal(number) for number in signal.valid_signals()] == before
+
+    def test_handlers_are_the_same_before_and_after(mp_context, each_handler):
+        receiver, sender = mp_context.Pipe()
+        process = mp_context.Process(target=signalling.tells_handlers, args=[sender])
+        process.start()
+        assert receiver.recv() == signal.SIG_DFL
+        process.join()
+
     def test_sigurg_is_the_tests(mp_context):
         got = []
         before = signal.signal(signal.SIGURG, lambda *_: got.append("urgent"))
@@ -542,7 +564,7 @@ def test_no_signal_comes_but_the_tests_own(suite: Callable[..., None], compare: 
         imports="from collections import Counter\nimport signalling",
         signalling=SIGNALS,
     )
-    compare(*QUICK, passed=5 * len(METHODS))
+    compare(*QUICK, passed=6 * len(METHODS))
 
 
 @needs_signals

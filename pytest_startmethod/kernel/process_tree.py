@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 
+# Fields of ``/proc/PID/stat``, from the state on (`man 5 proc`).
+PARENT, SESSION, FLAGS, START_TIME = 1, 3, 6, 19
+
+
 class Tree(NamedTuple):
     """The processes that may end a wait of this one's main thread."""
 
@@ -29,26 +33,32 @@ def process_tree(
 ) -> Tree:
     """Return the tree of this process.
 
-    With the orphans that share its semaphores: nothing else of an orphan's could end a wait but a
-    pipe, and who holds one is known by that.
+    With the orphans that share its semaphores, and those that were started after it in its session:
+    a shell's background job may send a signal. Of others only a pipe could end a wait, and who
+    holds one is known by that.
     """
     here = System.getpid()
     parents: dict[int, int] = {}
+    sessions: dict[int, tuple[bytes, int]] = {}
     for pid in pids():
         try:
             fields = stat_fields(System.read_file(f"/proc/{pid}/stat"))
         except OSError:
             continue
-        parents[pid] = int(fields[1])
-    found, below = {here}, [here]
-    while below:
-        parent = below.pop()
+        parents[pid] = int(fields[PARENT])
+        sessions[pid] = fields[SESSION], int(fields[START_TIME])
+    own, (session, began) = _semaphores(here), sessions[here]
+    orphans = {pid for pid, parent in parents.items() if parent == 1} - {here}
+    found = {pid for pid in orphans if sessions[pid][0] == session and sessions[pid][1] > began}
+    if own:
+        found |= {pid for pid in orphans - found if not own.isdisjoint(_semaphores(pid))}
+    found.add(here)
+    above = [*found]
+    while above:
+        parent = above.pop()
         children = {pid for pid, of in parents.items() if of == parent} - found
         found |= children
-        below += children
-    own = _semaphores(here)
-    orphans = [pid for pid, parent in parents.items() if parent == 1 and own]
-    found |= {pid for pid in orphans if not own.isdisjoint(_semaphores(pid))}
+        above += children
     return Tree(here, frozenset(found), frozenset(silent), frozenset(helpers), frozenset(threads))
 
 

@@ -9,11 +9,12 @@ else of the tree may. What can't be read proves nothing, and counts as somebody 
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_startmethod.kernel.pipes import Outside
 from pytest_startmethod.kernel.process_tree import stat_fields
-from pytest_startmethod.kernel.syscalls import CALLS, MACHINE, endless_wait, switches
+from pytest_startmethod.kernel.syscalls import CALLS, MACHINE, catches, endless_wait, switches
 from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
     if any(thread is None for thread in threads):
         return None
     waiting = [thread for thread in threads if thread is not None]
+    children = {thread.pid for thread in waiting} - {tree.here}
+    if not _catches_alarm(tree.here) and any(map(_catches_alarm, children)):
+        return None  # whose time the kernel doesn't tell
     outside = Outside(tree.processes)
     if any(
         outside.may_end(thread.pid, thread.wait)
@@ -48,6 +52,13 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
     ):
         return None
     return waiting
+
+
+def _catches_alarm(pid: int) -> bool:
+    try:
+        return catches(System.read_file(f"/proc/{pid}/status"), signal.SIGALRM)
+    except OSError:  # it has ended
+        return False
 
 
 def threads_of(pid: int) -> list[Thread | None]:

@@ -8,7 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_startmethod.kernel import prctl
-from pytest_startmethod.kernel.process_tree import pids, stat_fields
+from pytest_startmethod.kernel.process_tree import (
+    FLAGS,
+    PARENT,
+    SESSION,
+    START_TIME,
+    pids,
+    stat_fields,
+)
 from pytest_startmethod.leaks import reaper
 from pytest_startmethod.leaks.marks import mark_of
 from pytest_startmethod.processes.broken_starts import PATIENCE
@@ -30,9 +37,8 @@ SOON = 1.0
 ROUNDS = 10
 """How often those are ended that were started by others which were about to be ended."""
 
-# Fields of ``/proc/PID/stat``, from the state on; states of what has ended; and the flag of what
-# was forked and runs no program of its own (<linux/sched.h>).
-FLAGS, START_TIME = 6, 19
+# States of what has ended, and the flag of what was forked and runs no program of its own
+# (<linux/sched.h>).
 ENDED = (b"Z", b"X")
 FORKED = 0x40
 
@@ -170,13 +176,13 @@ def _look(pid: int, child: Child) -> Descendant | None:
         command = System.read_file(f"/proc/{pid}/cmdline").replace(b"\0", b" ").strip()
     except OSError:
         return None
-    parent = int(stat[1])
+    parent = int(stat[PARENT])
     is_thread = b"\nTgid:\t%d\n" % pid not in status
     if is_thread or stat[0] in ENDED or (parent == System.getpid() and not _adopts()):
         return None
     runs_own = not int(stat[FLAGS]) & FORKED  # a fork has the command line of its parent
     is_helper = runs_own and any(name in command for name in HELPERS)
-    return Descendant(pid, stat[START_TIME], parent, int(stat[3]), command, is_helper, child)
+    return Descendant(pid, stat[START_TIME], parent, int(stat[SESSION]), command, is_helper, child)
 
 
 def _adopts() -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 SIGNAL = lookout.SIGNAL
+SIGALRM = getattr(signal, "SIGALRM", 0)
 
 
 class Stall(NamedTuple):
@@ -204,6 +205,8 @@ class StallWatch:
         frames = waiting_frames.waiting_frames(frame)
         if not any(package(frame) in waiting_frames.PROCESSES for frame in frames):
             return None
+        if self._expects_alarm():
+            return None
         lost = waiting_frames.lost_workers(frames, self._children())
         if lost:
             return Stall(lost=tuple(lost))
@@ -217,6 +220,13 @@ class StallWatch:
         if stuck is None or waiting_frames.is_answered(frames):
             return None
         return Stall(stuck=tuple(stuck))
+
+    def _expects_alarm(self) -> bool:
+        """Tell whether an alarm of the test's own is to come: not one of a plugin's time-out."""
+        if System.getitimer is None or not System.getitimer(System.ITIMER_REAL)[0]:
+            return False
+        handler = System.get_handler(SIGALRM)
+        return callable(handler) and getattr(handler, "__module__", "") not in self._plugins()
 
     def _beside_deadlocked(self, pid: int | None) -> frozenset[int]:
         """Return the threads that can't let go on a child which can't go on by itself.

@@ -311,6 +311,11 @@ def pauses_until_a_signal(connection):
     while True:
         signal.pause()
 
+def waits_for_an_alarm():
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.setitimer(signal.ITIMER_REAL, LONG)
+    threading.Event().wait()
+
 def serves(connection):
     server = socket.create_server(("127.0.0.1", 0))
     connection.send(server.getsockname()[1])
@@ -379,6 +384,7 @@ import os
 import pty
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -443,6 +449,27 @@ def test_a_child_waits_for_a_signal(start, later, mp_context, target):
     receiver, sender = mp_context.Pipe()
     process = start(target, sender)
     later(os.kill, receiver.recv(), signal.SIGUSR1)
+    process.join()
+
+def test_a_child_waits_for_an_alarm(start):
+    start(helper.waits_for_an_alarm).join()
+
+def test_the_test_waits_for_an_alarm(start, mp_context):
+    event = mp_context.Event()
+    process = start(helper.waits, event)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the alarm came"))
+    signal.setitimer(signal.ITIMER_REAL, LONG)
+    with pytest.raises(pytest.fail.Exception, match="the alarm came"):
+        mp_context.Queue().get()
+    signal.signal(signal.SIGALRM, before)
+    event.set()
+    process.join()
+
+def test_a_job_that_a_shell_left_in_the_background_ends_a_child(start, mp_context):
+    event = mp_context.Event()
+    process = start(helper.waits, event)
+    job = f"(sleep {LONG}; kill -9 {process.pid}) > /dev/null 2>&1 &"
+    subprocess.run(["sh", "-c", job], check=True)
     process.join()
 
 def test_a_child_is_a_server(start, later, mp_context):
@@ -578,7 +605,7 @@ def test_a_person_at_the_terminal(mp_context, later, monkeypatch):
         later(os.write, terminal, b"here\\n")
         assert input() == "here"
 """
-NUMBER = 26
+NUMBER = 29
 """As many tests it has; under fork four more."""
 
 
