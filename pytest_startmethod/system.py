@@ -70,6 +70,8 @@ class System:
     posix_spawn = _real(os, "posix_spawn")
     urandom = staticmethod(os.urandom)
     getsid = _real(os, "getsid")
+    geteuid = _real(os, "geteuid")  # not on Windows
+    chmod = staticmethod(os.chmod)
 
     prlimit = _real(resource, "prlimit")  # Linux
     RTTIME = getattr(resource, "RLIMIT_RTTIME", -1)

@@ -674,6 +674,59 @@ def test_somebody_else_takes_the_exit_status(
     compare(passed=2 * len(METHODS))
 
 
+@needs_signals
+def test_a_thread_that_waits_for_all_children_sees_the_tests_alone(
+    suite: Callable[..., None], compare: Compare
+) -> None:
+    suite(
+        """
+    def test_all(context):
+        ended, over = [], threading.Event()
+
+        def reap():
+            while not over.is_set():
+                try:
+                    ended.append(os.waitpid(-1, os.WNOHANG)[0])
+                except ChildProcessError:
+                    time.sleep(0.001)
+
+        reaper = threading.Thread(target=reap)
+        reaper.start()
+        processes = [context.Process(target=int) for _ in range(3)]
+        for process in processes:
+            process.start()
+        while not {process.pid for process in processes} <= set(ended):
+            time.sleep(0.001)
+        over.set()
+        reaper.join()
+        assert set(ended) - {0} == {process.pid for process in processes}
+        """,
+        """
+    @pytest.fixture
+    def context():
+        return multiprocessing.get_context("spawn")
+        """,
+        imports="import multiprocessing\nimport threading\nimport time",
+    )
+    compare("--start-method=spawn", passed=1)
+
+
+def test_what_holds_a_process_may_be_a_mock(suite: Callable[..., None], compare: Compare) -> None:
+    suite(
+        """
+    def test_it(mp_context):
+        for pid in (mock.DEFAULT, os.getpid(), 1):
+            with mock.patch.object(mp_context.Process, "_Popen") as popen:
+                popen.return_value.pid = pid
+                process = mp_context.Process(target=print)
+                process.start()
+            popen.assert_called_once_with(process)
+            process.join()
+        """
+    )
+    compare(passed=len(METHODS))
+
+
 ANSWERS = """
 import threading
 import time

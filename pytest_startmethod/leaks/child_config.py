@@ -18,6 +18,7 @@ from pytest_startmethod.system import System
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+TMPDIR = (b"TMPDIR", b"TEMP", b"TMP")
 LONGEST = 80
 """How long the folder's path may be: those of sockets in it have at most 108 bytes on Linux."""
 
@@ -28,6 +29,9 @@ class ChildConfig:
     def __init__(self) -> None:
         # As multiprocessing names its own.
         self.folder = tempfile.mkdtemp(prefix="pymp-")
+        if System.geteuid() == 0:  # a child may give up its rights, and is to listen all the same
+            System.chmod(self.folder, 0o1777)
+        self._parent = self._parent_folder()
         # After children have ended and all else that the plugin has to end, as multiprocessing
         # removes its own. It is not documented, since Python 2.6.
         Finalize(None, shutil.rmtree, args=[self.folder, True], exitpriority=-100)
@@ -39,9 +43,16 @@ class ChildConfig:
             return
         if mark and str(config.get("semprefix", "")).startswith("/mp"):
             config["semprefix"] = semaphore_prefix(mark)
-        # That of this process serves its children, too, where it has one.
-        if config.get("tempdir") is None and len(self.folder) < LONGEST and self._is_there():
+        # That of this process serves its children, too, where it has one; and a test may choose
+        # where temporary files are.
+        chosen = config.get("tempdir") is not None or self._parent_folder() != self._parent
+        if not chosen and len(self.folder) < LONGEST and self._is_there():
             config["tempdir"] = self.folder
+
+    def _parent_folder(self) -> tuple[object, ...]:
+        """Return what says where temporary files are: `tempfile.tempdir` is documented."""
+        environment = System.environment()
+        return tempfile.tempdir, *(environment.get(name) for name in TMPDIR)
 
     def _is_there(self) -> bool:
         """Tell whether nobody has removed the folder."""

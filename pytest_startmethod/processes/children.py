@@ -139,7 +139,7 @@ class Child:
         if not self.gone:
             popen = self.popen
             code = getattr(popen, "returncode", None)
-            if code is not None:
+            if isinstance(code, int):  # and no mock
                 self.note(code)
             elif WINDOWS:
                 self._look_at_handle(popen)
@@ -190,7 +190,7 @@ class Child:
         popen = self.popen
         if popen is not None and self.exit_code is None and not self.by_pool and self.has_ended():
             code = popen.poll()
-            if code is not None:
+            if isinstance(code, int):
                 self.note(code)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -66,6 +66,11 @@ class BaseRun:
         # The running test, if it asks for no start method.
         self._untouched: pytest.Item | None = None
         self._is_concerned = False
+        # Whether it runs in this process: pytest-forked runs tests in others.
+        self._runs_here = False
+        # What fixtures of classes, modules and the session have set, and those that have ended.
+        self._set_by: dict[pytest.FixtureDef[Any], contexts.Default] = {}
+        self._ended: list[pytest.FixtureDef[Any]] = []
 
     # No wrapper: it would slow down all tests, of which few start a process.
     @pytest.hookimpl(tryfirst=True)
@@ -76,18 +81,45 @@ class BaseRun:
         own = marker.start_method(item)
         self._test.parameter = own
         self._untouched, self._is_concerned = (item if own is None else None), False
+        while self._ended:
+            self._set_by.pop(self._ended.pop(), None)
         method = own or self._unasked
         if method is None:
             self._leave()
             return None
         sets_default = own is not None and marker.asks_for_default(item)
         default = self._defaults.get(method) if sets_default else self._default
+        if own is None:
+            default = next(reversed(self._set_by.values()), default)
         if self._before is None:
             self._before = contexts.Default.current()
         (default or self._before).restore()
+        self._runs_here = False
         # An unsupported start method starts by none: the test is skipped.
         self._watch.begin(item, nextitem, method, self._starts_by.get(method, ""))
         return None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        """Record that the test runs in this process."""
+        self._runs_here = True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any]
+    ) -> Generator[None, object, object]:
+        """Keep the default that a wider fixture sets, for tests that ask for no start method."""
+        result = yield
+        if self._untouched is not None and fixturedef.scope != "function":
+            present = contexts.Default.current()
+            if present.pinned not in (None, self._unasked):
+                self._set_by[fixturedef] = present
+        return result
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """Record that what a fixture has set is to hold no longer than this test."""
+        if fixturedef in self._set_by:
+            self._ended.append(fixturedef)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -99,11 +131,18 @@ class BaseRun:
         if item is None or self._unasked is None:
             return
         if not self._is_concerned:
-            pinned = System.get_start_method(allow_none=True)
-            self._is_concerned = self._watch.used_default or pinned is not None
+            # What can't be told is run again.
+            self._is_concerned = (
+                not self._runs_here or self._watch.used_default or self._asked_for_default()
+            )
         if self._is_concerned:
             run = Run.told_by(report) or Run(self._unasked, report.nodeid, report.nodeid)
             run._replace(asked=False, concerned=True, path=str(item.path)).tell(report)
+
+    def _asked_for_default(self) -> bool:
+        """Tell whether the default is pinned, which it isn't before, and not by a wider fixture."""
+        set_by_fixtures = (default.pinned for default in self._set_by.values())
+        return System.get_start_method(allow_none=True) not in (None, *set_by_fixtures)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:

@@ -28,6 +28,8 @@ import pytest
 sys.exit(pytest.main(given["args"]))
 """
 PLUGIN = "pytest_startmethod.session.plugin"
+PATIENCE = 10.0
+"""Seconds that it may take to end, and to end what its tests have left."""
 LAST_LINES = 100  # faulthandler writes about 50 for pytest's stack
 
 
@@ -101,14 +103,13 @@ class SessionProcess:
         """Return whether it has ended, even if children that it left keep the pipe open."""
         return self.is_closed or self._process.poll() is not None
 
-    def end(self, *signals: int, patience: float = 10.0) -> str:
-        """End it, first by the given signals, and return how it ended."""
-        ways = (*signals, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-        for number in ways if signals else (0, *ways):
+    def end(self, *, patience: float = PATIENCE) -> str:
+        """End it, if it doesn't end by itself in so many seconds, and return how it ended."""
+        for number in (0, signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if number and self._process.poll() is None:
                 self._process.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience)
+                self._process.wait(PATIENCE if number else patience)
                 break
         os.close(self._reader)
         return _describe_exit(self._process.returncode)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections import deque
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -64,11 +63,11 @@ class SessionRun:
                 self._finish()
         return bool(self._messages) or self.process is not None or bool(self.shown.todo)
 
-    def end(self, *signals: int, patience: float = 10.0) -> None:
+    def end(self, *, patience: float = 0.0) -> None:
         """End the session, even if it still runs tests."""
         process, self.process = self.process, None
         if process is not None:
-            process.end(*signals, patience=patience)
+            process.end(patience=patience)
             process.last_lines()
 
     def _finish(self) -> None:
@@ -113,11 +112,11 @@ def run(runs: Sequence[SessionRun], session: pytest.Session | None = None) -> No
                 return
     except KeyboardInterrupt:
         for one in runs:  # the terminal may have interrupted them, too
-            one.end(0, patience=1.0)
+            one.end(patience=1.0)
         raise
     finally:
         for one in runs:
-            one.end(signal.SIGINT)
+            one.end()
 
 
 def _start(shown: Receiver, method: str, number: int, attempt: int) -> SessionProcess:

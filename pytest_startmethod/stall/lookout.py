@@ -29,9 +29,9 @@ SIGNAL: int = getattr(signal, "SIGURG", 0) or getattr(signal, "SIGBREAK", 0)
 SIGCHLD = getattr(signal, "SIGCHLD", 0)
 
 # For a second it costs next to nothing: until then it is a shell. $1 is pytest's pid, the rest the
-# command of the lookout.
+# command of the lookout. It stays in no folder that a test may want to unmount.
 SHELL = """
-pid=$1; shift
+cd /; pid=$1; shift
 { last=
 while sleep 1; do
   now=

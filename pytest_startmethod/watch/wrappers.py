@@ -137,7 +137,7 @@ class Wrappers:
         def poll(popen: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             __tracebackhide__ = True
             code = original(popen, *args, **kwargs)
-            if code is not None and System.getpid() == self._pid:
+            if isinstance(code, int) and System.getpid() == self._pid:
                 try:
                     self._recorder.note_exit_code(popen, code)
                 except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
@@ -226,7 +226,7 @@ class Wrappers:
         self, child: Child | None, process: BaseProcess, popen: object, mark: int
     ) -> None:
         pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
-        if popen is None or pid is None:
+        if popen is None or not isinstance(pid, int):  # nothing, or a mock
             return
         if getattr(popen, "method", "") == "forkserver":
             with self._guard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
@@ -127,3 +128,52 @@ def test_a_suite_may_remove_them_all(
         result = run_impatient(f"--start-method={method}", "-W", "error")
         result.assert_outcomes(passed=1)
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_suite_may_choose_another_folder_for_temporary_files(
+    pytester: pytest.Pytester, run_impatient: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import tempfile
+
+        def test_it(mp_context, monkeypatch):
+            folder = tempfile.mkdtemp()
+            monkeypatch.setenv("TMPDIR", folder)
+            monkeypatch.setattr(tempfile, "tempdir", None)
+            with mp_context.Manager() as manager:
+                assert manager.address.startswith(folder)
+        """
+    )
+    run_impatient("-W", "error").assert_outcomes(passed=len(METHODS))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_child_that_gives_up_its_rights_may_listen(
+    pytester: pytest.Pytester, run_impatient: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        privileges="""
+        import os
+        from multiprocessing.connection import Listener
+
+        def gives_up(connection):
+            os.setgid(65534)
+            os.setuid(65534)
+            with Listener(family="AF_UNIX") as listener:
+                connection.send(os.stat(listener.address).st_uid)
+        """,
+        test_it="""
+        import privileges
+
+        def test_it(mp_context):
+            receiver, sender = mp_context.Pipe()
+            process = mp_context.Process(target=privileges.gives_up, args=[sender])
+            process.start()
+            assert receiver.recv() == 65534
+            process.join()
+            assert process.exitcode == 0
+        """,
+    )
+    run_impatient("-W", "error").assert_outcomes(passed=len(METHODS))

@@ -374,3 +374,54 @@ def test_a_session_collects_the_test_with_any_arguments(
     text = Path(pytester.path, "report.md").read_text(encoding="utf-8")
     assert "| fork | 1 |" in text
     assert "| spawn | 1 |" in text
+
+
+@pytest.mark.needs("fork")
+def test_a_test_that_runs_in_another_process_reruns(
+    pytester: pytest.Pytester, run_watched: Run
+) -> None:
+    # As pytest-forked does.
+    pytester.makeconftest("""
+        import multiprocessing
+        import os
+
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_protocol(item, nextitem):
+            item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+            receiver, sender = multiprocessing.Pipe()
+            pid = os.fork()
+            if not pid:
+                run(item, sender)
+                os._exit(0)
+            hook, config = item.config.hook, item.config
+            for data in receiver.recv():
+                report = hook.pytest_report_from_serializable(config=config, data=data)
+                item.ihook.pytest_runtest_logreport(report=report)
+            os.waitpid(pid, 0)
+            item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+            return True
+
+        def run(item, sender):
+            made, config = [], item.config
+            for when in ("setup", "call", "teardown"):
+                hook = getattr(item.ihook, f"pytest_runtest_{when}")
+                extra = {"nextitem": None} if when == "teardown" else {}
+                call = pytest.CallInfo.from_call(lambda: hook(item=item, **extra), when)
+                report = item.ihook.pytest_runtest_makereport(item=item, call=call)
+                made.append(config.hook.pytest_report_to_serializable(config=config, report=report))
+            sender.send(made)
+    """)
+    pytester.makepyfile("""
+        import multiprocessing
+
+        def test_it():
+            process = multiprocessing.Process(target=lambda: None)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+    """)
+    result = run_watched("--start-method=fork,spawn")
+    result.assert_outcomes(passed=1, failed=1)
+    assert any(line.endswith("passed: fork    failed: spawn") for line in result.outlines)

@@ -218,3 +218,58 @@ def test_pytest_main_restores_the_default(
         """
     )
     assert pytester.runpython(script).ret == 0
+
+
+@FORK
+@pytest.mark.usefixtures("child_module")
+def test_what_a_wider_fixture_sets_holds_while_it_is_there(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import multiprocessing
+        import unittest
+
+        import child
+        import pytest
+
+        class TestCase(unittest.TestCase):
+            @classmethod
+            def setUpClass(cls):
+                cls.before = multiprocessing.get_start_method(allow_none=True)
+                multiprocessing.set_start_method("spawn", force=True)
+
+            @classmethod
+            def tearDownClass(cls):
+                multiprocessing.set_start_method(cls.before, force=True)
+
+            def test_first(self):
+                assert child.by_process() == "spawn"
+
+            test_second = test_first
+
+        class TestFixture:
+            @pytest.fixture(scope="class", autouse=True)
+            def spawn(self):
+                multiprocessing.set_start_method("spawn", force=True)
+
+            def test_first(self):
+                assert child.by_process() == "spawn"
+
+            test_second = test_first
+
+            def test_asks(self, default_start_method):
+                assert child.by_process() == default_start_method
+
+        def test_after():
+            assert child.by_process() == "fork"
+
+        def test_sets():
+            multiprocessing.set_start_method("spawn")
+
+        test_after_a_test = test_after
+    """)
+    result = pytester.runpytest_subprocess("--start-method=fork", "-v")
+    result.assert_outcomes(passed=8)
+    # Under another start method they would do the same.
+    result = pytester.runpytest_subprocess(
+        "--start-method=fork,spawn", "-v", "-k", "first or second"
+    )
+    result.assert_outcomes(passed=4)

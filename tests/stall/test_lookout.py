@@ -149,6 +149,7 @@ def test_the_process_ends_with_the_one_it_looks_at(pytester: pytest.Pytester) ->
             command = Path(f"/proc/{pid}/cmdline")
             while not command.read_bytes().startswith(sys.executable.encode()):
                 assert not System.ready([end])
+            assert str(Path(f"/proc/{pid}/cwd").readlink()) == "/"  # no test's, to be unmounted
             process.stdin.write(b"x")
             process.stdin.flush()
         assert System.ready([end], 30)
