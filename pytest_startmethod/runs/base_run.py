@@ -141,8 +141,8 @@ class BaseRun:
 
     def _asked_for_default(self) -> bool:
         """Tell whether the default is pinned, which it isn't before, and not by a wider fixture."""
-        set_by_fixtures = (default.pinned for default in self._set_by.values())
-        return System.get_start_method(allow_none=True) not in (None, *set_by_fixtures)
+        pinned = System.get_start_method(allow_none=True)
+        return pinned is not None and all(pinned != one.pinned for one in self._set_by.values())
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
