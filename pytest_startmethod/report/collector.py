@@ -12,6 +12,7 @@ from pytest_startmethod.record import ASKS, Notes, Run
 from pytest_startmethod.report import files, summary
 from pytest_startmethod.report.results import Results
 from pytest_startmethod.settings import SETTINGS
+from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -57,6 +58,7 @@ class Reporter:
         notes: Notes,
         listener: Listener | None,
     ) -> None:
+        self._began = System.monotonic()
         self._config = config
         self._listener = listener
         self._path = path
@@ -154,6 +156,7 @@ class Reporter:
     def _results(self) -> Results:
         """Count the reports: at the end, which is much faster than while tests run."""
         results = Results(self._selection.selected, self._notes)
+        longest = System.monotonic() - self._began
         unfinished: dict[str, Run] = {}
         for report in self._reports:
             nodeid = report.nodeid
@@ -168,7 +171,9 @@ class Reporter:
                 outcome = "xfailed"
             last_line = _last_line(report) if outcome == "failed" else ""
             place = self._places.get(nodeid) or self._places.get(run.test, 0)
-            seconds = max(getattr(report, "duration", 0.0), 0.0)  # a fixture may stop the clock
+            seconds = getattr(report, "duration", 0.0)
+            if not 0 <= seconds <= longest:  # a fixture has stopped or set pytest's clock
+                seconds = 0.0
             results.add(run, outcome, seconds, last_line, place)
         for run, last_line in self._notes.failed:
             results.add(run, "failed", 0.0, last_line)
