@@ -72,7 +72,7 @@ WORKERS = (
 def find(child: Child) -> str:
     """Return the hint for a child if all its threads wait without end, else "".
 
-    Where the kernel can't be asked for that there is none.
+    Where the kernel can't tell, there is no hint.
     """
     if not child.threads or not deadlocks.waits_without_end(child.pid):
         return ""
@@ -92,7 +92,7 @@ def find(child: Child) -> str:
 
 
 def _applies(hint: Hint, thread: Thread) -> bool:
-    """Tell whether a hint is about such a thread: only that of a queue sends what was put."""
+    """Tell whether a hint fits a thread: only a queue's own thread sends what was put."""
     return hint.text is not UNREAD or any(
         frame.is_in("multiprocessing/queues.py", "_feed") for frame in thread.frames
     )

@@ -26,7 +26,7 @@ SECONDS = 1.0
 """How long all children together may take to answer."""
 
 SIGNAL = lookout.SIGNAL
-"""The signal that asks a child: the lookout sends the same one to pytest's own process."""
+"""The signal that asks a child where it is; the lookout sends it to pytest's own process."""
 
 AVAILABLE = LINUX and None not in (System.memfd_create, System.register_dump)
 

@@ -53,12 +53,12 @@ def process_tree(
     if own:
         found |= {pid for pid in orphans - found if not own.isdisjoint(_semaphores(pid))}
     found.add(here)
-    above = [*found]
-    while above:
-        parent = above.pop()
+    unvisited = [*found]
+    while unvisited:
+        parent = unvisited.pop()
         children = {pid for pid, of in parents.items() if of == parent} - found
         found |= children
-        above += children
+        unvisited += children
     return Tree(here, frozenset(found), frozenset(silent), frozenset(helpers), frozenset(threads))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TMPDIR = (b"TMPDIR", b"TEMP", b"TMP")
 LONGEST = 80
-"""How long the folder's path may be: those of sockets in it have at most 108 bytes on Linux."""
+"""How long the folder's path may be: that of a socket in it may have 108 bytes on Linux."""
 
 
 class ChildConfig:
@@ -31,7 +31,7 @@ class ChildConfig:
         self.folder = tempfile.mkdtemp(prefix="pymp-")
         if System.geteuid() == 0:  # a child may give up its rights, and is to listen all the same
             System.chmod(self.folder, 0o1777)
-        self._parent = self._parent_folder()
+        self._settings = self._tempdir_settings()
         # After children have ended and all else that the plugin has to end, as multiprocessing
         # removes its own. It is not documented, since Python 2.6.
         Finalize(None, shutil.rmtree, args=[self.folder, True], exitpriority=-100)
@@ -45,12 +45,12 @@ class ChildConfig:
             config["semprefix"] = semaphore_prefix(mark)
         # That of this process serves its children, too, where it has one; and a test may choose
         # where temporary files are.
-        chosen = config.get("tempdir") is not None or self._parent_folder() != self._parent
+        chosen = config.get("tempdir") is not None or self._tempdir_settings() != self._settings
         if not chosen and len(self.folder) < LONGEST and self._is_there():
             config["tempdir"] = self.folder
 
-    def _parent_folder(self) -> tuple[object, ...]:
-        """Return what says where temporary files are: `tempfile.tempdir` is documented."""
+    def _tempdir_settings(self) -> tuple[object, ...]:
+        """Return the settings that choose the folder for temporary files."""
         environment = System.environment()
         return tempfile.tempdir, *(environment.get(name) for name in TMPDIR)
 

@@ -111,7 +111,7 @@ class Child:
         return self._maker and self._maker()
 
     @property
-    def is_managers(self) -> bool:
+    def by_manager(self) -> bool:
         """Whether a manager started it."""
         return self._maker is not None and not self.by_pool
 

@@ -117,7 +117,7 @@ class BaseRun:
         return result
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Record that what a fixture has set is to hold no longer than this test."""
+        """Record that a fixture has ended: after this test the default that it set doesn't hold."""
         if fixturedef in self._set_by:
             self._ended.append(fixturedef)
 
@@ -140,13 +140,13 @@ class BaseRun:
             run._replace(asked=False, concerned=True, path=str(item.path)).tell(report)
 
     def _asked_for_default(self) -> bool:
-        """Tell whether the default is pinned, which it isn't before, and not by a wider fixture."""
+        """Tell whether the test asked for the default: that pins it, and so may a wider fixture."""
         pinned = System.get_start_method(allow_none=True)
         return pinned is not None and all(pinned != one.pinned for one in self._set_by.values())
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Prepare before the first test sets up a fixture, and put back all after the last one."""
+        """Watch from before the first fixture is set up, and put back all after the last test."""
         self._watch.install()
         result = yield
         self._end()

@@ -236,7 +236,7 @@ class Wrappers:
         if type(popen) not in self._popen_classes:
             with self._guard:
                 self._watch_popen(type(popen))
-        if child.is_managers:
+        if child.by_manager:
             with self._guard:
                 self._watch_proxies()
         self._recorder.note_start(child, popen, pid, mark)
