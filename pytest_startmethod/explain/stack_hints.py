@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_startmethod.processes.threads import NONE
-from pytest_startmethod.stall import deadlocks
 
 if TYPE_CHECKING:
     from pytest_startmethod.processes.children import Child
@@ -74,13 +73,13 @@ def find(child: Child) -> str:
 
     Where the kernel can't tell, there is no hint.
     """
-    if not child.threads or not deadlocks.waits_without_end(child.pid):
+    if not child.threads or not child.waits_without_end:
         return ""
     for thread in child.threads:
         for hint in HINTS:
             if thread.innermost.is_in(hint.file, *hint.functions) and _applies(hint, thread):
                 return hint.text
-    if child.forked_beside != NONE and deadlocks.holds_itself(child.pid):
+    if child.forked_beside != NONE and child.waits_for_itself:
         return AT_THE_FORK
     main = child.threads[0]
     if main.innermost.is_in("multiprocessing/connection.py", "_recv", "wait") or (

@@ -14,7 +14,7 @@ from pytest_startmethod.kernel.process_tree import stat_fields
 from pytest_startmethod.kernel.syscalls import MACHINE
 from pytest_startmethod.launch.listener import NAME, Listener
 from pytest_startmethod.processes import dumps
-from pytest_startmethod.stall import lookout
+from pytest_startmethod.stall import deadlocks, lookout
 from pytest_startmethod.system import LINUX, System
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_startmethod.processes.children import Child
 
-SECONDS = 1.0
+SECONDS = 3.0
 """How long all children together may take to answer."""
 
 SIGNAL = lookout.SIGNAL
@@ -88,6 +88,9 @@ def _ask(child: Child) -> _Asked | None:
     except OSError:  # it has ended, or may not be looked at
         return None
     one = _Asked(child, descriptor, System.fstat(descriptor).st_size)
+    # Before the signal, which each thread's wait may begin anew after.
+    child.waits_without_end = deadlocks.waits_without_end(child.pid)
+    child.waits_for_itself = deadlocks.holds_itself(child.pid)
     child.send(SIGNAL)
     return one
 

@@ -45,6 +45,8 @@ class Child:
         "reported",
         "start_method",
         "threads",
+        "waits_for_itself",
+        "waits_without_end",
     )
 
     def __init__(
@@ -88,6 +90,10 @@ class Child:
         """The other threads that ran in the test's process when it was forked."""
         self.threads: list[dumps.Thread] = []
         """Where its threads were when it was asked last."""
+        self.waits_without_end = False
+        """Whether each of them waited without end then."""
+        self.waits_for_itself = False
+        """Whether each of them waited for a lock that only the process can release."""
 
     def has_started(self, popen: object, pid: int) -> None:
         """Learn what holds the process, as it runs now."""
