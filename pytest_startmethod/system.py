@@ -7,6 +7,7 @@ at attributes of classes, so a class here has the real functions, taken before t
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # not in typeshed
 import _thread
 import faulthandler
 import gc
@@ -72,13 +73,19 @@ class System:
     getsid = _real(os, "getsid")
     geteuid = _real(os, "geteuid")  # not on Windows
     chmod = staticmethod(os.chmod)
+    exists = staticmethod(os.access)
+    EXISTS = os.F_OK
 
     prlimit = _real(resource, "prlimit")  # Linux
     RTTIME = getattr(resource, "RLIMIT_RTTIME", -1)
     INFINITY = getattr(resource, "RLIM_INFINITY", -1)
 
-    set_handler = staticmethod(signal.signal)
-    get_handler = staticmethod(signal.getsignal)
+    # Private, since Python 3.5: those of `signal` make an enum of the answer, and take ten times as
+    # long, in each test. Where they go missing those do it.
+    set_handler = staticmethod(getattr(_signal, "signal", signal.signal))
+    get_handler = staticmethod(getattr(_signal, "getsignal", signal.getsignal))
+    DEFAULT_HANDLER = int(signal.SIG_DFL)
+    NO_HANDLERS = (DEFAULT_HANDLER, int(signal.SIG_IGN))
     raise_signal = staticmethod(signal.raise_signal)
     getitimer = _real(signal, "getitimer")
     ITIMER_REAL = getattr(signal, "ITIMER_REAL", 0)
@@ -125,15 +132,16 @@ class System:
     current_process = staticmethod(multiprocessing.current_process)
 
     _environ = os.environ
+    _undecoded = getattr(os, "environb", os.environ)  # Windows has only decoded items
 
     @classmethod
     def environment(cls) -> Mapping[Any, Any]:
         """Return the environment that children get, even if tests replace `os.environ`.
 
-        The undecoded items of `os.environ` are private, the same from Python 3.2 to 3.15; if they
-        go missing, all items are decoded.
+        Undecoded, but on Windows. Where `os.environ` has them is private, the same from Python 3.2
+        to 3.15; if it goes missing, the slower `os.environb` tells.
         """
-        held: Mapping[Any, Any] = vars(cls._environ).get("_data", cls._environ)
+        held: Mapping[Any, Any] = vars(cls._environ).get("_data", cls._undecoded)
         return held
 
     @classmethod

@@ -1,18 +1,17 @@
 """Asks living children where their threads are.
 
-Each child listens to a signal from its start on (see `launch.listener`), and writes to a memory
-file of its own, which is read by way of ``/proc``. So pytest holds nothing, and nobody is asked
-before a test has failed. Linux only.
+Each child listens to a signal from its start on (see `launch.listener` and `fork_listener`), and
+writes to a memory file, which is read by way of ``/proc``. So pytest holds nothing, and nobody is
+asked before a test has failed. Linux only.
 """
 
 from __future__ import annotations
 
-import multiprocessing.util
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_startmethod.kernel.process_tree import stat_fields
 from pytest_startmethod.kernel.syscalls import MACHINE
-from pytest_startmethod.launch.listener import NAME, Listener
+from pytest_startmethod.launch.listener import NAME
 from pytest_startmethod.processes import dumps
 from pytest_startmethod.stall import deadlocks, lookout
 from pytest_startmethod.system import LINUX, System
@@ -41,28 +40,17 @@ class _Asked(NamedTuple):
     """The size of the file before."""
 
 
-def listen_in_forks(handler: object) -> Listener | None:
-    """Let each forked child listen as long as the result lives; `handler` is pytest's own.
-
-    Not by `os.register_at_fork`, which can't be undone. `register_after_fork` isn't documented, and
-    the same from Python 2.6 to 3.15.
-    """
-    if not AVAILABLE:
-        return None
-    listener = Listener(System, int(SIGNAL), (0, handler))
-    listener.prepare()
-    multiprocessing.util.register_after_fork(listener, Listener.listen)
-    return listener
-
-
 def ask(children: Collection[Child], seconds: float = SECONDS) -> None:
     """Ask the living ones of some children where they are, and note what they answer."""
     if not AVAILABLE:
         return
     asked: list[_Asked] = []
     try:
-        living = (child for child in children if not child.has_ended())
-        asked.extend(one for child in living if (one := _ask(child)) is not None)
+        files: set[int] = set()
+        for child in children:
+            one = None if child.has_ended() else _ask(child, files)
+            if one is not None:
+                asked.append(one)
         waiting, pause = asked, 0.0005
         deadline = System.monotonic() + seconds
         while waiting and System.monotonic() < deadline:
@@ -76,14 +64,21 @@ def ask(children: Collection[Child], seconds: float = SECONDS) -> None:
             System.close(one.descriptor)
 
 
-def _ask(child: Child) -> _Asked | None:
-    """Send the signal, where it does nothing but write to the memory file."""
+def _ask(child: Child, files: set[int]) -> _Asked | None:
+    """Send the signal, where it does nothing but write to a memory file that is none of `files`.
+
+    Two threads that fork at the same moment give their children the same: only one is asked.
+    """
     folder = f"/proc/{child.pid}"
     try:
         paths = (f"{folder}/fd/{name}" for name in System.listdir(f"{folder}/fd"))
         path = next(filter(_is_file, paths), "")
         if not path or not _listens(folder, child.pid):
             return None
+        file = System.stat(path).st_ino
+        if file in files:
+            return None
+        files.add(file)
         descriptor = System.open(path, System.READ_ONLY)
     except OSError:  # it has ended, or may not be looked at
         return None

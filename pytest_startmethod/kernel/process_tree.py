@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
 
 # Fields of ``/proc/PID/stat``, from the state on (`man 5 proc`).
 PARENT, SESSION, FLAGS, START_TIME = 1, 3, 6, 19
+
+# The flag of what was forked and runs no program of its own (<linux/sched.h>).
+FORKED = 0x40
 
 
 class Tree(NamedTuple):
@@ -33,23 +36,23 @@ def process_tree(
 ) -> Tree:
     """Return the tree of this process.
 
-    With the orphans that share its semaphores, and those that were started after it in its session:
-    a shell's background job may send a signal. Of others only a pipe could end a wait, and who
-    holds one is known by that.
+    With the orphans that share its semaphores, and those that it has started: a shell's background
+    job may send a signal. Of others only a pipe could end a wait, and who holds one is known by
+    that.
     """
     here = System.getpid()
     parents: dict[int, int] = {}
-    sessions: dict[int, tuple[bytes, int]] = {}
+    stats: dict[int, list[bytes]] = {}
     for pid in pids():
         try:
             fields = stat_fields(System.read_file(f"/proc/{pid}/stat"))
         except OSError:
             continue
         parents[pid] = int(fields[PARENT])
-        sessions[pid] = fields[SESSION], int(fields[START_TIME])
-    own, (session, began) = _semaphores(here), sessions[here]
+        stats[pid] = fields
+    own = _semaphores(here)
     orphans = {pid for pid, parent in parents.items() if parent == 1} - {here}
-    found = {pid for pid in orphans if sessions[pid][0] == session and sessions[pid][1] > began}
+    found = {pid for pid in orphans if _may_come_from(here, pid, stats)}
     if own:
         found |= {pid for pid in orphans - found if not own.isdisjoint(_semaphores(pid))}
     found.add(here)
@@ -60,6 +63,28 @@ def process_tree(
         found |= children
         unvisited += children
     return Tree(here, frozenset(found), frozenset(silent), frozenset(helpers), frozenset(threads))
+
+
+def _may_come_from(here: int, pid: int, stats: Mapping[int, list[bytes]]) -> bool:
+    """Tell whether an orphan may have been started by this process, not by another of its session.
+
+    A fork of this process is known by its command line, another program by the variables that
+    pytest and its workers have set. What can't be read counts.
+    """
+    fields, own = stats[pid], stats[here]
+    if fields[SESSION] != own[SESSION] or int(fields[START_TIME]) <= int(own[START_TIME]):
+        return False
+    try:
+        commands = {System.read_file(f"/proc/{each}/cmdline") for each in (pid, here)}
+        if int(fields[FLAGS]) & FORKED and len(commands) == 1:
+            return True
+        variables = System.read_all(f"/proc/{pid}/environ").split(b"\0")
+    except OSError:
+        return True
+    worker = System.environment().get(b"PYTEST_XDIST_WORKER")
+    workers = [one for one in variables if one.startswith(b"PYTEST_XDIST_WORKER=")]
+    has_worker = workers == ([] if worker is None else [b"PYTEST_XDIST_WORKER=%b" % worker])
+    return has_worker and any(one.startswith(b"PYTEST_CURRENT_TEST=") for one in variables)
 
 
 def _semaphores(pid: int) -> set[bytes]:

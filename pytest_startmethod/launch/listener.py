@@ -32,59 +32,44 @@ class Own:
 class Listener:
     """Writes the stacks of this process to a memory file, at each signal `signum`.
 
-    In C, so that a thread may wait for whatever it likes, or hold the interpreter's lock. Not where
-    the signal has another handler than one of `free`, and no more once it is given one.
+    In C, so that a thread may wait for whatever it likes, or hold the interpreter's lock. No more
+    once the signal is given another handler.
     """
 
-    def __init__(self, system: Any, signum: int, free: tuple[object, ...] = (0,)) -> None:  # noqa: ANN401 (`Own`, or `System`)
+    def __init__(self, system: Any, signum: int) -> None:  # noqa: ANN401 (`Own`, or `System`)
         self._system = system
         self._signum = signum
-        self._free = free
         self._descriptor = -1
-        real = _signal.signal
+        self._real = _signal.signal
 
         # By the function that `signal.signal` calls, as the system doesn't tell of a new handler.
         # It is private, since Python 3.4; where it goes missing, no child listens at all.
         def signal(signalnum: int, handler: Any, /) -> Any:  # noqa: ANN401 (as the real one)
             if signalnum == signum and self._descriptor >= 0:
                 self.leave()
-            return real(signalnum, handler)
+            return self._real(signalnum, handler)
 
         self._signal = signal
 
     def listen(self) -> None:
-        """Begin: in a child, and anew in a child of it that was forked.
-
-        What it calls is copied for the child, page by page: so it does no more than it must.
-        """
-        handler = _signal.getsignal(self._signum)
-        if handler not in self._free:
-            return
-        if handler:  # pytest's own, which a fork inherits
-            _signal.signal(self._signum, 0)
-        system, inherited = self._system, self._descriptor
-        descriptor = system.memfd_create(NAME)
-        if descriptor < 3:  # where the child is to find its own input and output
+        """Begin, in this process and in those that are forked from it."""
+        descriptor = self._system.memfd_create(NAME)
+        if descriptor < 3:  # where a child is to find its own input and output
             descriptor = self._move_up(descriptor)
-        system.register_dump(self._signum, descriptor)
-        if inherited >= 0 and self._is_open(inherited):
-            system.close(inherited)
+        self._system.register_dump(self._signum, descriptor)
         self._descriptor = descriptor
-        _signal.signal = self._signal
+        self._real, _signal.signal = _signal.signal, self._signal
 
-    def prepare(self) -> None:
-        """Call once what `listen` calls: the system looks for each function at its first call."""
-        system = self._system
-        descriptor = system.memfd_create(NAME)
-        try:
-            system.register_dump(self._signum, descriptor)
-            system.unregister_dump(self._signum)
-        finally:
-            system.close(descriptor)
+    def stop(self) -> None:
+        """End in the process that has begun, where nobody else has closed the descriptor."""
+        if self._descriptor >= 0:
+            self._system.unregister_dump(self._signum)
+            self._system.close(self._descriptor)
+            self._descriptor, _signal.signal = -1, self._real
 
     def leave(self) -> None:
-        """End, and give back the signal and the descriptor."""
-        descriptor, self._descriptor = self._descriptor, -1
+        """End for another handler, and give back the descriptor."""
+        descriptor, self._descriptor, _signal.signal = self._descriptor, -1, self._real
         self._system.unregister_dump(self._signum)
         if self._is_open(descriptor):
             self._system.close(descriptor)
@@ -108,4 +93,5 @@ class Listener:
 
 def begin(signum: int) -> None:
     """Begin in a child that was spawned, or started by a forkserver."""
-    Listener(Own, signum).listen()
+    if _signal.getsignal(signum) == 0:
+        Listener(Own, signum).listen()

@@ -12,13 +12,12 @@ import tempfile
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING
 
-from pytest_startmethod.leaks.marks import semaphore_prefix
+from pytest_startmethod.leaks.marks import SEMAPHORE_PREFIX
 from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-TMPDIR = (b"TMPDIR", b"TEMP", b"TMP")
 LONGEST = 80
 """How long the folder's path may be: that of a socket in it may have 108 bytes on Linux."""
 
@@ -31,6 +30,7 @@ class ChildConfig:
         self.folder = tempfile.mkdtemp(prefix="pymp-")
         if System.geteuid() == 0:  # a child may give up its rights, and is to listen all the same
             System.chmod(self.folder, 0o1777)
+        self._is_short = len(self.folder) < LONGEST
         self._settings = self._tempdir_settings()
         # After children have ended and all else that the plugin has to end, as multiprocessing
         # removes its own. It is not documented, since Python 2.6.
@@ -42,22 +42,19 @@ class ChildConfig:
         if not isinstance(config, dict):
             return
         if mark and str(config.get("semprefix", "")).startswith("/mp"):
-            config["semprefix"] = semaphore_prefix(mark)
+            config["semprefix"] = SEMAPHORE_PREFIX % mark
         # That of this process serves its children, too, where it has one; and a test may choose
-        # where temporary files are.
+        # where temporary files are, or remove the folder.
         chosen = config.get("tempdir") is not None or self._tempdir_settings() != self._settings
-        if not chosen and len(self.folder) < LONGEST and self._is_there():
+        if not chosen and self._is_short and System.exists(self.folder, System.EXISTS):
             config["tempdir"] = self.folder
 
     def _tempdir_settings(self) -> tuple[object, ...]:
         """Return the settings that choose the folder for temporary files."""
-        environment = System.environment()
-        return tempfile.tempdir, *(environment.get(name) for name in TMPDIR)
-
-    def _is_there(self) -> bool:
-        """Tell whether nobody has removed the folder."""
-        try:
-            System.stat(self.folder)
-        except OSError:
-            return False
-        return True
+        variables = System.environment()
+        return (
+            tempfile.tempdir,
+            variables.get(b"TMPDIR"),
+            variables.get(b"TEMP"),
+            variables.get(b"TMP"),
+        )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_startmethod.kernel import prctl
 from pytest_startmethod.kernel.process_tree import (
     FLAGS,
+    FORKED,
     PARENT,
     SESSION,
     START_TIME,
@@ -37,22 +38,12 @@ SOON = 1.0
 ROUNDS = 10
 """How often those are ended that were started by others which were about to be ended."""
 
-# States of what has ended, and the flag of what was forked and runs no program of its own
-# (<linux/sched.h>).
+# States of what has ended.
 ENDED = (b"Z", b"X")
-FORKED = 0x40
 
 # What multiprocessing, and libraries that copied it, run beside their processes: such a helper ends
 # after the last process that it serves.
 HELPERS = (b"resource_tracker", b"semaphore_tracker", b"forkserver import main")
-
-
-class Start(NamedTuple):
-    """A child that was started, the mark that all has which it starts, and when that was."""
-
-    mark: int
-    child: Child
-    time: float
 
 
 class Descendant(NamedTuple):
@@ -70,58 +61,48 @@ class Descendant(NamedTuple):
     """The test's child that it comes from."""
 
 
-class Starts:
-    """The children of the run by their marks, until what they left has been looked for."""
+class MarkedChildren:
+    """The children of the run that have a mark, until what they left has been looked for."""
 
     def __init__(self, session: Owner) -> None:
         self._session = session
-        self._new: list[Start] = []
+        self.new: list[Child] = []
         # Of the session and of tests that ask for nothing: not looked at before the session ends.
-        self._kept: list[Start] = []
+        self._kept: list[Child] = []
 
-    def __bool__(self) -> bool:
-        """Tell whether any is to be looked at when a test ends."""
-        return bool(self._new)
-
-    def note(self, mark: int, child: Child) -> None:
-        """Record a child that was started; its mark is 0 if it has none."""
-        if mark:
-            self._new.append(Start(mark, child, System.monotonic()))
-
-    def take_ended(self) -> list[Start]:
+    def take_ended(self) -> list[Child]:
         """Return those whose owner has ended, all with the session, and keep them no longer."""
-        new, self._new = self._new, []
-        ended: list[Start] = []
-        for start in new:
-            owner = start.child.owner
-            if owner is self._session or owner.untouched:
-                self._kept.append(start)
+        new, self.new = self.new, []
+        ended: list[Child] = []
+        for child in new:
+            if child.owner is self._session or child.owner.untouched:
+                self._kept.append(child)
             else:
-                (ended if owner.ended else self._new).append(start)
+                (ended if child.owner.ended else self.new).append(child)
         if self._session.ended:
-            for start in self._kept:
-                start.child.owner = self._session
-            ended = [*self._kept, *ended, *self._new]
-            self._new, self._kept = [], []
+            for child in self._kept:
+                child.owner = self._session
+            ended = [*self._kept, *ended, *self.new]
+            self.new, self._kept = [], []
         return ended
 
-    def take(self, children: Collection[Child]) -> list[Start]:
+    def take(self, children: Collection[Child]) -> list[Child]:
         """Return those of `children`, and keep them no longer."""
         known = set(map(id, children))
-        taken = [start for start in (*self._new, *self._kept) if id(start.child) in known]
-        self._new = [start for start in self._new if id(start.child) not in known]
-        self._kept = [start for start in self._kept if id(start.child) not in known]
+        taken = [child for child in (*self.new, *self._kept) if id(child) in known]
+        self.new = [child for child in self.new if id(child) not in known]
+        self._kept = [child for child in self._kept if id(child) not in known]
         return taken
 
 
-def stop(starts: Sequence[Start], *, daemons_stay: bool) -> list[Descendant]:
+def stop(children: Sequence[Child], *, daemons_stay: bool) -> list[Descendant]:
     """Stop what children have left, and return those that didn't end by themselves.
 
     They get `reaper.GRACE` seconds for that, then a SIGTERM, and a SIGKILL. Those that left by
     ``setsid()`` stay where `daemons_stay`, or where the test allowed that.
     """
     leaked: list[Descendant] = []
-    alive = _alive(_find(starts, daemons_stay=daemons_stay), reaper.GRACE) if starts else []
+    alive = _alive(_find(children, daemons_stay=daemons_stay), reaper.GRACE) if children else []
     for _ in range(ROUNDS):
         if not alive:
             break
@@ -134,14 +115,14 @@ def stop(starts: Sequence[Start], *, daemons_stay: bool) -> list[Descendant]:
             helpers = _alive([one for one in alive if one.is_helper], reaper.GRACE)
             _end(helpers, reaper.KILL, PATIENCE)
         # What one of them has started to take its place.
-        alive = _find(starts, daemons_stay=daemons_stay) if found else []
+        alive = _find(children, daemons_stay=daemons_stay) if found else []
     return leaked
 
 
-def _find(starts: Sequence[Start], *, daemons_stay: bool) -> list[Descendant]:
-    by_mark = {start.mark: start.child for start in starts}
+def _find(children: Sequence[Child], *, daemons_stay: bool) -> list[Descendant]:
+    by_mark = {child.mark: child for child in children}
     found = []
-    for pid in _candidates(starts):
+    for pid in _candidates(children):
         child = by_mark.get(mark_of(pid))
         if child is not None and pid != child.pid:
             one = _look(pid, child)
@@ -152,10 +133,10 @@ def _find(starts: Sequence[Start], *, daemons_stay: bool) -> list[Descendant]:
     return found
 
 
-def _candidates(starts: Sequence[Start]) -> Iterable[int]:
+def _candidates(children: Sequence[Child]) -> Iterable[int]:
     """Return the pids that were given since: the kernel counts them up, and then anew."""
-    given = [start.child.pid for start in starts]
-    oldest = min(start.time for start in starts)
+    given = [child.pid for child in children]
+    oldest = min(child.began for child in children)
     with suppress(OSError, ValueError):  # a kernel without it
         last = int(System.read_file(LAST_PID))
         first = min(given)

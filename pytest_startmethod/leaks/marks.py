@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FIRST = 1 << 62
 RUN_BYTES, START_BITS = 5, 22
 
+SEMAPHORE_PREFIX = "/mp-%x"
+"""How the names begin of the semaphores that a child with a mark makes."""
+
 
 class Marks:
     """Marks what is started from `begin` to `end`.
@@ -34,6 +37,8 @@ class Marks:
         self._lock = threading.RLock()  # a pool's own thread may start a process at any time
         self._run = FIRST + (int.from_bytes(System.urandom(RUN_BYTES), "big") << START_BITS)
         self._starts = 0
+        self.last = 0
+        """The mark of the start that began last."""
         self._open = 0
         self._before = (0, 0)
         self._available = System.prlimit is not None and System.RTTIME >= 0
@@ -43,33 +48,30 @@ class Marks:
 
         Helpers have no part in a start that `forks` this process.
         """
+        if not self._available:
+            return 0
         with self._lock:
             mark = self._run + (self._starts + 1) % (1 << START_BITS)
-            if not self._available or not self._set(mark):
+            try:
+                if not self._open:
+                    self._before = soft, hard = System.prlimit(0, System.RTTIME)
+                    # A limit of the user's stays; the mark of another run, whose child this one
+                    # is, makes way.
+                    if hard != System.INFINITY or not (soft == System.INFINITY or _is_mark(soft)):
+                        return 0
+                System.prlimit(0, System.RTTIME, (mark, System.INFINITY))
+            except (OSError, ValueError):  # a sandbox that allows it to nobody
+                self._available = False
                 return 0
             self._starts += 1
             self._open += 1
+            self.last = mark
             if not forks:
                 self._set_helpers((mark, System.INFINITY))
             return mark
 
-    def _set(self, mark: int) -> bool:
-        try:
-            if not self._open:
-                self._before = soft, hard = System.prlimit(0, System.RTTIME)
-                # A limit of the user's stays; the mark of another run, whose child this one is,
-                # makes way.
-                if hard != System.INFINITY or not (soft == System.INFINITY or _is_mark(soft)):
-                    return False
-            System.prlimit(0, System.RTTIME, (mark, System.INFINITY))
-        except (OSError, ValueError):  # a sandbox that allows it to nobody
-            self._available = False
-        return self._available
-
-    def end(self, mark: int, *, forks: bool) -> None:
+    def end(self, *, forks: bool) -> None:
         """Mark nothing any more, where no other thread starts a process."""
-        if not mark:
-            return
         with self._lock:
             self._open -= 1
             if not self._open:
@@ -113,11 +115,6 @@ def mark_of(pid: int) -> int:
     except OSError:  # no such process, or another user's
         return 0
     return int(soft) if _is_mark(soft) else 0
-
-
-def semaphore_prefix(mark: int) -> str:
-    """Return how the names begin of the semaphores that a child with this mark makes."""
-    return f"/mp-{mark:x}"
 
 
 def _is_mark(limit: int) -> bool:

@@ -14,7 +14,7 @@ from multiprocessing import resource_tracker, spawn
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.launch.imports import Source
-from pytest_startmethod.leaks.marks import semaphore_prefix
+from pytest_startmethod.leaks.marks import SEMAPHORE_PREFIX
 from pytest_startmethod.processes import makers
 from pytest_startmethod.system import LINUX, System
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pytest_startmethod.guard import Guard
-    from pytest_startmethod.leaks.descendants import Start
     from pytest_startmethod.processes.children import Child
     from pytest_startmethod.processes.owners import Owner
 
@@ -127,19 +126,19 @@ class Segments:
         """Record no longer."""
         self._put_back.close()
 
-    def find(self, starts: Sequence[Start]) -> list[Segment]:
-        """Return the shared memory of ended owners, `starts` being their children's."""
-        return [*self._find_own(), *self._find_noted(starts)]
+    def find(self, children: Sequence[Child]) -> list[Segment]:
+        """Return the shared memory of ended owners, and of their `children`."""
+        return [*self._find_own(), *self._find_noted(children)]
 
     def unlink(
-        self, starts: Sequence[Start], known: Sequence[Segment], ended: Collection[Child]
+        self, children: Sequence[Child], known: Sequence[Segment], ended: Collection[Child]
     ) -> list[Segment]:
         """Unlink what ended owners have left, and return it with what was `known` before.
 
         The semaphores of children that this plugin had to end are no finding of their own.
         """
-        found = {one.name: one for one in (*known, *self.find(starts))}
-        semaphores = _find_semaphores(starts) if starts else []
+        found = {one.name: one for one in (*known, *self.find(children))}
+        semaphores = _find_semaphores(children) if children else []
         for one in (*found.values(), *semaphores):
             self.remove(one)
         killed = set(map(id, ended))
@@ -234,15 +233,15 @@ class Segments:
             del self._own[one.name]
         return [one for one in ended if _exists(one)]
 
-    def _find_noted(self, starts: Sequence[Start]) -> list[Segment]:
-        if not starts or self._journal is None:
+    def _find_noted(self, children: Sequence[Child]) -> list[Segment]:
+        if not children or self._journal is None:
             return []
-        folder, children = self._journal.folder, {start.mark: start.child for start in starts}
+        folder, by_mark = self._journal.folder, {child.mark: child for child in children}
         found = []
         with suppress(FileNotFoundError):
             for name in System.listdir(folder):
                 words = System.read_file(f"{folder}/{name}").decode(errors="replace").split("\n", 3)
-                child = children.get(int(words[0])) if len(words) == 4 else None
+                child = by_mark.get(int(words[0])) if len(words) == 4 else None
                 if child is not None:
                     _, inode, tracked, place = words
                     file = f"{FOLDER}/{name}"
@@ -252,18 +251,18 @@ class Segments:
         return [one for one in found if one.tracked or _exists(one)]
 
 
-def _find_semaphores(starts: Sequence[Start]) -> list[Segment]:
+def _find_semaphores(children: Sequence[Child]) -> list[Segment]:
     """Return the named semaphores that children left: only one that is killed leaves some."""
-    oldest = min(start.time for start in starts)
+    oldest = min(child.began for child in children)
     began = System.wall_clock() - (System.monotonic() - oldest)
     found = []
     with suppress(OSError):
         if System.stat(FOLDER).st_mtime < began - TICK:
             return []
-        children = {semaphore_prefix(start.mark)[1:]: start.child for start in starts}
+        by_prefix = {(SEMAPHORE_PREFIX % child.mark)[1:]: child for child in children}
         for file in System.listdir(FOLDER):
             name = file.removeprefix("sem.")  # musl writes none
-            child = children.get(name.rpartition("-")[0])
+            child = by_prefix.get(name.rpartition("-")[0])
             if child is not None:
                 path = f"{FOLDER}/{file}"
                 inode = System.stat(path).st_ino

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def weak(thing: object) -> weakref.ref[Any] | None:
-    """Return a weak reference, or None to what has none."""
+    """Return a weak reference, or None to what has none: a class may have no `__weakref__`."""
     try:
-        return None if thing is None else weakref.ref(thing)
+        return weakref.ref(thing)
     except TypeError:
         return None
 
@@ -30,6 +30,8 @@ class Child:
         "_class_method",
         "_maker",
         "_popen",
+        "began",
+        "by_manager",
         "by_pool",
         "daemon",
         "daemons_stay",
@@ -38,6 +40,7 @@ class Child:
         "gone",
         "is_standard",
         "made_at",
+        "mark",
         "name",
         "owner",
         "pid",
@@ -60,18 +63,28 @@ class Child:
         made_at: str = "",
     ) -> None:
         self._popen: weakref.ref[Any] | None = None
-        self.name = str(getattr(process, "name", "process"))
+        # Private, since Python 2.6: the public ones may run the user's code. Where they go missing
+        # it has no name, and is no daemon.
+        held = vars(process)
+        name = held.get("_name")
+        self.name = name if isinstance(name, str) else "process"
         # loky's "loky_init_main" is one that starts by "loky".
-        self._class_method = getattr(process, "_start_method", None)
+        self._class_method = getattr(type(process), "_start_method", None)
         self.place = place
         """The line that started it."""
+        self.began = System.monotonic()
+        self.mark = 0
+        """The mark of all that it starts (see `leaks.marks`), 0 where it has none."""
         self._maker = None if maker is None else weak(maker)
         self.by_pool = by_pool
         """Whether a thread of a pool or an executor asks for its exit code."""
+        self.by_manager = self._maker is not None and not by_pool
+        """Whether a manager started it."""
         self.owner = owner
         self.made_at = made_at or place
         """The line that made its pool or executor, or else the line above."""
-        self.daemon = bool(getattr(process, "daemon", False))
+        config = held.get("_config")
+        self.daemon = isinstance(config, dict) and bool(dict.get(config, "daemon"))
         """Whether Python ends it when it exits."""
         self.pid = 0
         """0 before it has started."""
@@ -115,11 +128,6 @@ class Child:
     def maker(self) -> Any:  # noqa: ANN401 (a pool, an executor or a manager)
         """The pool, executor or manager that started it, while somebody else keeps that."""
         return self._maker and self._maker()
-
-    @property
-    def by_manager(self) -> bool:
-        """Whether a manager started it."""
-        return self._maker is not None and not self.by_pool
 
     @property
     def is_direct(self) -> bool:

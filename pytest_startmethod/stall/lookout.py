@@ -180,7 +180,7 @@ class _no_sigchld:  # noqa: N801 (reads as a context)
         # Other threads may take the signal, whatever this one blocks.
         self._handler = handler if callable(handler) and in_main_thread else None
         if self._handler is not None:
-            System.set_handler(SIGCHLD, signal.SIG_DFL)
+            System.set_handler(SIGCHLD, System.DEFAULT_HANDLER)
         self._zombie = self._handler is not None and System.has_zombie()
         # A test that waits for it by sigwait() has blocked it.
         self._blocks = SIGCHLD not in System.sigpending()

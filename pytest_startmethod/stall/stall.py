@@ -67,8 +67,8 @@ class StallWatch:
         self._on = False
         # Whether the lookout looks, and the signal has its handler.
         self._looks = False
-        # The threads that start a process now.
-        self._starting: set[int] = set()
+        self.starting: set[int] = set()
+        """The threads that start a process now, where no other thread may be alive then."""
         # The threads that were stuck at the last look, and where the main thread was.
         self._last: tuple[object, int, int] | None = None
         self._woken_by: Stall | None = None
@@ -87,7 +87,7 @@ class StallWatch:
         if not SIGNAL or self._seconds <= 0 or System.get_ident() != self._main:
             return
         handler = System.get_handler(SIGNAL)
-        if handler in (signal.SIG_DFL, signal.SIG_IGN):
+        if handler in System.NO_HANDLERS:
             self._handled_before = System.set_handler(SIGNAL, self._handle)
             handler = self._handle
         if self._lookout is None and handler == self._handle:
@@ -125,27 +125,29 @@ class StallWatch:
             self._lookout = None
 
     def before_start(self, *, forks: bool) -> None:
-        """Don't look while a process starts; have no thread alive if that `forks`."""
+        """Look from now on, but with a thread not before `after_start`: none may be at a fork."""
         try:
-            self._starting.add(System.get_ident())
-            if forks and self._lookout is not None and self._lookout.is_thread:
-                with self._lock:
-                    self._lookout.make_way()
+            if self._lookout is None or self._lookout.is_thread:
+                self.starting.add(System.get_ident())
+                if forks and self._lookout is not None:
+                    with self._lock:
+                        self._lookout.make_way()
+            elif not self._looks:
+                self._begin()
         except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
             self._guard.note(error)
 
     def after_start(self) -> None:
-        """Look again."""
+        """Look again; to be called if any thread is `starting` a process."""
         try:
-            self._starting.discard(System.get_ident())
-            if not self._looks or (self._lookout is not None and self._lookout.is_thread):
-                self._begin()
+            self.starting.discard(System.get_ident())
+            self._begin()
         except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
             self._guard.note(error)
 
     def _begin(self) -> None:
         with self._guard, self._lock:  # a pool's own thread may start a process at any time
-            if not self._on or self._starting:
+            if not self._on or self.starting:
                 return
             if System.get_handler(SIGNAL) != self._handle:  # the test's own is to hear of no more
                 self._end_lookout()
@@ -170,8 +172,8 @@ class StallWatch:
         """Do what a Ctrl-Break of the user's did before."""
         if callable(self._handled_before):
             self._handled_before(signum, frame)
-        elif self._handled_before == signal.SIG_DFL:
-            System.set_handler(signum, signal.SIG_DFL)
+        elif self._handled_before == System.DEFAULT_HANDLER:
+            System.set_handler(signum, System.DEFAULT_HANDLER)
             System.raise_signal(signum)
 
     def _is_stalled(self, frame: FrameType | None) -> bool:
@@ -185,12 +187,7 @@ class StallWatch:
         """
         stall, last = None, self._last
         self._last = None
-        if (
-            self._main in self._starting
-            or not self._on
-            or System.getpid() != self._pid
-            or frame is None
-        ):
+        if not self._on or System.getpid() != self._pid or frame is None:
             return None
         with self._guard:
             stall = self._find(frame)
@@ -205,7 +202,7 @@ class StallWatch:
         frames = waiting_frames.waiting_frames(frame)
         if not any(package(frame) in waiting_frames.PROCESSES for frame in frames):
             return None
-        if self._expects_alarm():
+        if waiting_frames.is_start(frames) or self._expects_alarm():
             return None
         lost = waiting_frames.lost_workers(frames, self._children())
         if lost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from multiprocessing.connection import Connection
 from multiprocessing.pool import Pool
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import SemLock
 from selectors import BaseSelector
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,14 @@ def waiting_frames(frame: FrameType | None) -> list[FrameType]:
         frames.append(frame)
         frame = frame.f_back
     return frames
+
+
+def is_start(frames: list[FrameType]) -> bool:
+    """Tell whether a process is being started, which may take long."""
+    return any(
+        frame.f_code.co_name == "start" and isinstance(frame.f_locals.get("self"), BaseProcess)
+        for frame in frames
+    )
 
 
 def awaited_descriptor(frames: list[FrameType]) -> int | None:

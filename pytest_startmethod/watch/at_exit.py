@@ -13,7 +13,6 @@ from pytest_startmethod.leaks import descendants, reaper
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from pytest_startmethod.leaks.descendants import Start
     from pytest_startmethod.leaks.segments import Segment, Segments
     from pytest_startmethod.processes.children import Child
 
@@ -47,18 +46,18 @@ def _end(children: list[Child]) -> None:
         _tell(findings.leak(ended))
 
 
-def leave_descendants(starts: Sequence[Start]) -> None:
+def leave_descendants(children: Sequence[Child]) -> None:
     """Leave to children what they started, until they have ended, as Python exits.
 
     A priority below 0 comes after multiprocessing has ended and joined its children.
     """
-    if starts:
-        Finalize(None, _end_descendants, args=[list(starts)], exitpriority=-1)
+    if children:
+        Finalize(None, _end_descendants, args=[list(children)], exitpriority=-1)
 
 
-def _end_descendants(starts: Sequence[Start]) -> None:
+def _end_descendants(children: Sequence[Child]) -> None:
     with suppress(Exception):  # as above
-        _tell(findings.leak([], descendants.stop(starts, daemons_stay=False)))
+        _tell(findings.leak([], descendants.stop(children, daemons_stay=False)))
 
 
 def leave_segments(segments: Segments, kept: Sequence[Segment]) -> None:

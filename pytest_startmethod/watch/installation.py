@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.explain import stacks
+from pytest_startmethod.explain.fork_listener import ForkListener
 from pytest_startmethod.leaks import segments
 from pytest_startmethod.leaks.child_config import ChildConfig
 from pytest_startmethod.leaks.marks import Marks
@@ -36,14 +37,12 @@ class Installation:
             stall=stall,
             marks=Marks(launcher.helpers),
             child_config=self._child_config,
+            listener=ForkListener(stall.handler) if stacks.AVAILABLE else None,
             launched=launcher.launched,
         )
-        self._listener: object = None
 
     def install(self, contexts: Iterable[Any], owner: Callable[[], Owner | None]) -> None:
         """Begin; `contexts` are those that tests may use, `owner` is that of the recorder."""
-        with self._guard:
-            self._listener = stacks.listen_in_forks(self._stall.handler)
         self._wrappers.install(contexts)
         if self._child_config is not None:
             with self._guard:
@@ -56,6 +55,5 @@ class Installation:
         with self._guard:
             self._wrappers.uninstall()
             self._stall.end()
-            self._listener = None
             if self._recorder.segments is not None:
                 self._recorder.segments.uninstall()

@@ -13,7 +13,7 @@ from pytest_startmethod.watch import at_exit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_startmethod.leaks.descendants import Descendant, Start
+    from pytest_startmethod.leaks.descendants import Descendant
     from pytest_startmethod.processes.children import Child
     from pytest_startmethod.watch.recorder import Recorder
     from pytest_startmethod.watch.watched_test import WatchedTest
@@ -30,23 +30,23 @@ def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
     for child in recorder.of_ended_owners():
         if child.owner is not recorder.session and _is_kept(test, child):
             recorder.give(child, recorder.session)
-    starts, segments, there = recorder.starts.take_ended(), recorder.segments, list[Segment]()
+    marked, segments, there = recorder.marked.take_ended(), recorder.segments, list[Segment]()
 
     def before_stop(alive: list[Child]) -> None:
         recorder.locate(alive)
         with recorder.guard:  # a manager that is to be stopped unlinks what it made
-            there.extend(segments.find(starts) if segments and alive else ())
+            there.extend(segments.find(marked) if segments and alive else ())
 
     leaked = []
     if recorder.of_ended_owners():
         leaked = reaper.stop(recorder.of_ended_owners, before_stop)
-        starts += recorder.starts.take_ended()
+        marked += recorder.marked.take_ended()
     left: list[Descendant] = []
     with recorder.guard:
-        left = _stop_left(starts) if starts else []
+        left = _stop_left(marked) if marked else []
     unlinked: list[Segment] = []
     with recorder.guard:
-        unlinked = segments.unlink(starts, there, leaked) if segments else []
+        unlinked = segments.unlink(marked, there, leaked) if segments else []
     ended = recorder.of_ended_owners()
     reaper.settle([child for child in ended if not child.owner.untouched])
     crashed = _crashed(test, leaked)
@@ -66,7 +66,7 @@ def end_session(recorder: Recorder) -> list[Warning]:
     at_exit.leave(of_libraries)
     recorder.forget(of_libraries)
     alive = [child for child in (*daemons, *of_libraries) if not child.has_ended()]
-    at_exit.leave_descendants(recorder.starts.take(alive))
+    at_exit.leave_descendants(recorder.marked.take(alive))
     recorder.session.ended = True
     kept: list[Segment] = []
     with recorder.guard:
@@ -77,8 +77,8 @@ def end_session(recorder: Recorder) -> list[Warning]:
     return [*end(recorder, None), *findings.memory(found)]
 
 
-def _stop_left(starts: Sequence[Start]) -> list[Descendant]:
-    return descendants.stop(starts, daemons_stay=_is_allowed())
+def _stop_left(children: Sequence[Child]) -> list[Descendant]:
+    return descendants.stop(children, daemons_stay=_is_allowed())
 
 
 def _is_allowed() -> bool:

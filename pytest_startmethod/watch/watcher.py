@@ -75,12 +75,10 @@ class Watch:
     ) -> None:
         """Watch a test that runs under `method`, and whose context starts by the `expected` one."""
         self._item, self._nextitem, self._method, self._expected = item, nextitem, method, expected
-        self._test = None
         self._used = False
-        self._finder.test_changes()
-        with self.guard:
-            self.install()
-            self.pytest_runtest_logstart()
+        self._drop_test()
+        self.install()
+        self.pytest_runtest_logstart()
 
     def install(self) -> None:
         """Make ready for a test; nothing is patched before the first one."""
@@ -109,7 +107,7 @@ class Watch:
             on_stall=self._on_stall,
         )
         find = self._finder.find
-        self._recorder = Recorder(find, self.guard, used=self._note_use, started=self._note_start)
+        self._recorder = Recorder(find, self.guard, used=self._note_use)
         installation = Installation(self._recorder, self._launcher, self._stall)
         self._config.add_cleanup(installation.uninstall)
         installation.install(self._contexts, find)
@@ -126,7 +124,7 @@ class Watch:
         if item is None or self._test is not None or self._recorder is None:
             return
         recorder = self._recorder
-        if recorder.children or recorder.starts or marker.METHOD in item.stash:
+        if recorder.children or recorder.marked.new or marker.METHOD in item.stash:
             with self.guard:
                 self._begin(item, self._recorder)
 
@@ -137,6 +135,7 @@ class Watch:
             self._config.add_cleanup(self._launcher.uninstall)
             self._launcher.install()
         self._test = WatchedTest(item, self._method, self._expected, self._finder)
+        recorder.started = self._test.children
         if self._stall is not None:
             self._stall.enter(begin=bool(recorder.children))
         return self._test
@@ -146,10 +145,6 @@ class Watch:
         if item is None or self._recorder is None:
             return None
         return (self._test or self._begin(item, self._recorder)).owner
-
-    def _note_start(self, child: Child) -> None:
-        if self._test is not None:
-            self._test.children.append(child)
 
     def _note_use(self, context: object) -> None:
         """Record that a pool, an executor or a manager serves the test.
@@ -228,7 +223,12 @@ class Watch:
                 self._test.owner.ended = True
                 if self._recorder is not None:
                     self._recorder.test_ended(self._test.owner)
+        self._drop_test()
+
+    def _drop_test(self) -> None:
         self._test = None
+        if self._recorder is not None:
+            self._recorder.started = []
         self._finder.test_changes()
 
     def pytest_keyboard_interrupt(self) -> None:

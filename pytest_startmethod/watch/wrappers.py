@@ -17,6 +17,7 @@ from pytest_startmethod.system import WINDOWS, System
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pytest_startmethod.explain.fork_listener import ForkListener
     from pytest_startmethod.leaks.child_config import ChildConfig
     from pytest_startmethod.leaks.marks import Marks
     from pytest_startmethod.processes.children import Child
@@ -31,9 +32,9 @@ TELLS = "wait" if WINDOWS else "poll"
 class Wrappers:
     """Wraps functions from `install` to `uninstall`, and tells the recorder of their calls.
 
-    `stall` hears of each start, before and after it. `marks` marks what is started, and
-    `child_config` sets what it starts with. `launched` is called with each object that holds a
-    process of a forkserver's.
+    `stall` hears of each start, before and after it. `marks` marks what is started,
+    `child_config` sets what it starts with, and `listener` lets forks tell where they are.
+    `launched` is called with each object that holds a process of a forkserver's.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Wrappers:
         stall: StallWatch | None = None,
         marks: Marks | None = None,
         child_config: ChildConfig | None = None,
+        listener: ForkListener | None = None,
         launched: Callable[[object], object] = id,
     ) -> None:
         self._recorder = recorder
@@ -50,6 +52,7 @@ class Wrappers:
         self._stall = stall
         self._marks = marks
         self._child_config = child_config
+        self._listener = listener
         self._launched = launched
         self._proxies_watched = False
         # The classes that hold processes, and those of them that define how to ask for the end.
@@ -108,12 +111,14 @@ class Wrappers:
     # A forked child inherits the wrappers, and has no part in the record: hence the pid.
 
     def _wrap_init(self, original: Callable[..., None]) -> Callable[..., None]:
+        owners, owner = self._recorder.owners, self._recorder.owner
+
         @functools.wraps(original)
         def __init__(made: object, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
             __tracebackhide__ = True
             if System.getpid() == self._pid:
                 try:
-                    self._recorder.note_made(made)
+                    owners[id(made)] = owner()
                 except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
                     self._guard.note(error)
             original(made, *args, **kwargs)
@@ -157,28 +162,38 @@ class Wrappers:
 
         return use
 
+    # A fork copies each page that is written after it, and each function that is called writes
+    # some. So what is done with each start is in few functions, and as far as can be before it.
+
     def _wrap_start(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
         @functools.wraps(original)
         def start(process: BaseProcess, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
             __tracebackhide__ = True
             if System.getpid() != self._pid:
                 return original(process, *args, **kwargs)
-            # As much as can be is done before the start. What is written afterwards the system
-            # copies, if the process is a fork; and it is none of the new process's time.
-            # No other way to see who calls, on CPython.
-            child = self._recorder.expect(process, sys._getframe(1))  # noqa: SLF001
-            method = getattr(process, "_start_method", None)
+            child = None
+            try:
+                # No other way to see who calls, on CPython.
+                child = self._recorder.expect(process, sys._getframe(1))  # noqa: SLF001
+            except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+                self._guard.note(error)
+            method = getattr(type(process), "_start_method", None)
             mark = self._begin(process, child, method)
             try:
                 original(process, *args, **kwargs)
             except BaseException as error:
                 with self._guard:
-                    self._has_started(child, process, broken_starts.find_popen(error), mark)
+                    self._has_started(child, process, broken_starts.find_popen(error))
                 raise
             finally:
                 self._end(mark, method)
             try:
-                self._has_started(child, process, self._popen(process), mark)
+                popen: object = getattr(process, "_popen", None)
+            except Exception as error:  # noqa: BLE001 (the user's property)
+                self._guard.note(error)
+                popen = _popen_among(vars(process).values())
+            try:
+                self._has_started(child, process, popen)
             except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
                 self._guard.note(error)
             return None
@@ -193,12 +208,16 @@ class Wrappers:
         if self._stall is not None:
             self._stall.before_start(forks=forks)
         try:
+            if forks and self._listener is not None:
+                self._listener.begin()
             if self._marks is not None:
                 mark = self._marks.begin(forks=method == "fork")
             if self._child_config is not None:
                 self._child_config.give(process, mark)
-            if forks and child is not None:
-                child.forked_beside = threads.other_threads(self._older)
+            if child is not None:
+                child.mark = mark
+                if forks:
+                    child.forked_beside = threads.other_threads(self._older)
         except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
             self._guard.note(error)
         return mark
@@ -206,25 +225,16 @@ class Wrappers:
     def _end(self, mark: int, method: str | None) -> None:
         """Do what comes after a start, also after one that failed."""
         try:
-            if self._marks is not None:
-                self._marks.end(mark, forks=method == "fork")
+            if mark and self._marks is not None:
+                self._marks.end(forks=method == "fork")
+            if self._listener is not None and method not in ("spawn", "forkserver"):
+                self._listener.end()
         except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
             self._guard.note(error)
-        if self._stall is not None:
+        if self._stall is not None and self._stall.starting:
             self._stall.after_start()
 
-    def _popen(self, process: BaseProcess) -> object:
-        """Return what holds a process that was started, whatever its class makes of `_popen`."""
-        try:
-            return getattr(process, "_popen", None)
-        except Exception as error:  # noqa: BLE001 (the user's property)
-            self._guard.note(error)
-        held = vars(process).values()
-        return next((one for one in held if hasattr(one, "pid") and hasattr(one, "poll")), None)
-
-    def _has_started(
-        self, child: Child | None, process: BaseProcess, popen: object, mark: int
-    ) -> None:
+    def _has_started(self, child: Child | None, process: BaseProcess, popen: object) -> None:
         pid = getattr(popen, "pid", None) or getattr(process, "pid", None)
         if popen is None or not isinstance(pid, int):  # nothing, or a mock
             return
@@ -239,6 +249,13 @@ class Wrappers:
         if child.by_manager:
             with self._guard:
                 self._watch_proxies()
-        self._recorder.note_start(child, popen, pid, mark)
-        if self._marks is not None:
-            self._marks.confirm(mark, pid)
+        self._recorder.note_start(child, popen, pid)
+        # Nothing else can have marked a fork, but a start in another thread.
+        marks = self._marks
+        if marks and child.mark and (child.start_method != "fork" or child.mark != marks.last):
+            marks.confirm(child.mark, pid)
+
+
+def _popen_among(held: Iterable[object]) -> object:
+    """Return what holds a process that was started, whatever its class makes of `_popen`."""
+    return next((one for one in held if hasattr(one, "pid") and hasattr(one, "poll")), None)

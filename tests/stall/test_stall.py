@@ -274,6 +274,44 @@ def test_the_child_of_a_wider_fixture_dies_in_a_test_that_starts_nothing(
         assert len(stalled(result)) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells where processes come from")
+def test_an_orphan_of_another_program_or_worker_answers_nobody(
+    pytester: pytest.Pytester, run_stalled: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        helper=HELPER,
+        test_it="""
+            import os
+            import signal
+            import subprocess
+
+            import helper
+            import pytest
+
+            JOB = "sleep 60 > /dev/null 2>&1 & echo $!"
+
+            @pytest.mark.parametrize(
+                "command",
+                [
+                    ["env", "-u", "PYTEST_CURRENT_TEST"],
+                    ["env", "PYTEST_XDIST_WORKER=gw99"],
+                ],
+            )
+            def test_it(mp_context, command):
+                job = int(subprocess.check_output([*command, "sh", "-c", JOB]))
+                try:
+                    queue = mp_context.Queue()
+                    mp_context.Process(target=helper.exits).start()
+                    queue.get()
+                finally:
+                    os.kill(job, signal.SIGKILL)
+        """,
+    )
+    result = run_stalled()
+    result.assert_outcomes(failed=2 * len(METHODS))
+    assert len(stalled(result)) == 2 * len(METHODS)
+
+
 def test_a_manager_whose_server_died(
     pytester: pytest.Pytester, run_stalled: Callable[..., pytest.RunResult]
 ) -> None:
