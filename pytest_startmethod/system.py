@@ -73,7 +73,7 @@ class System:
     getsid = _real(os, "getsid")
     geteuid = _real(os, "geteuid")  # not on Windows
     chmod = staticmethod(os.chmod)
-    exists = staticmethod(os.access)
+    access = staticmethod(os.access)
     EXISTS = os.F_OK
 
     prlimit = _real(resource, "prlimit")  # Linux

@@ -1,7 +1,7 @@
-"""Lets forked children tell where their threads are, with no work of their own.
+"""Lets forked children tell where their threads are.
 
-All that a child does after the fork the system copies for it, page by page. So pytest's process
-listens itself while it forks, and the child inherits that.
+A child's first steps are slow, as the system copies each page that they write. So the child has
+nothing to do: pytest's process listens while it forks, and the child inherits that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ForkListener:
-    """Lets what is forked from `begin` to `end` listen; not while the signal is the test's.
+    """Lets children forked between `begin` and `end` listen, unless the test handles the signal.
 
     `handler` is pytest's own handler of the signal.
     """
@@ -32,7 +32,7 @@ class ForkListener:
         self._is_replaced = False
 
     def begin(self) -> None:
-        """Listen from now on."""
+        """Start to listen."""
         with self._lock:
             self._open += 1
             if self._open > 1:
@@ -49,7 +49,7 @@ class ForkListener:
             self._listener.listen()
 
     def end(self) -> None:
-        """Listen no more, where no other thread starts a process."""
+        """Stop listening, unless another thread is still starting a process."""
         with self._lock:
             self._open -= 1
             puts_back = self._is_replaced and System.get_ident() == self._main

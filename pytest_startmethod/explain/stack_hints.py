@@ -91,7 +91,7 @@ def find(child: Child) -> str:
 
 
 def _applies(hint: Hint, thread: Thread) -> bool:
-    """Tell whether a hint fits a thread: only a queue's own thread sends what was put."""
+    """Tell whether a hint fits a thread: `UNREAD` only fits the thread that writes for a queue."""
     return hint.text is not UNREAD or any(
         frame.is_in("multiprocessing/queues.py", "_feed") for frame in thread.frames
     )

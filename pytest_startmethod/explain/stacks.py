@@ -25,7 +25,7 @@ SECONDS = 3.0
 """How long all children together may take to answer."""
 
 SIGNAL = lookout.SIGNAL
-"""The signal that asks a child where it is; the lookout sends it to pytest's own process."""
+"""The signal that asks a child where it is. The lookout sends it to pytest's own process, too."""
 
 AVAILABLE = LINUX and None not in (System.memfd_create, System.register_dump)
 
@@ -65,9 +65,9 @@ def ask(children: Collection[Child], seconds: float = SECONDS) -> None:
 
 
 def _ask(child: Child, files: set[int]) -> _Asked | None:
-    """Send the signal, where it does nothing but write to a memory file that is none of `files`.
+    """Ask a child by the signal, if that only writes to a memory file, and to none of `files`.
 
-    Two threads that fork at the same moment give their children the same: only one is asked.
+    Children that two threads fork at the same moment share a file: only one of them is asked.
     """
     folder = f"/proc/{child.pid}"
     try:
@@ -83,7 +83,7 @@ def _ask(child: Child, files: set[int]) -> _Asked | None:
     except OSError:  # it has ended, or may not be looked at
         return None
     one = _Asked(child, descriptor, System.fstat(descriptor).st_size)
-    # Before the signal, which each thread's wait may begin anew after.
+    # Before the signal: it interrupts waits, which then begin anew.
     child.waits_without_end = deadlocks.waits_without_end(child.pid)
     child.waits_for_itself = deadlocks.holds_itself(child.pid)
     child.send(SIGNAL)

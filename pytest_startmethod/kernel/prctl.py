@@ -23,7 +23,7 @@ def is_subreaper() -> bool:
 
 
 def allow_ptrace(pid: int) -> None:
-    """Let a process look at this one even where Yama forbids that."""
+    """Allow a process to look at this one, even where Yama forbids that."""
     if ctypes is not None:
         ctypes.CDLL(None).prctl(SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)
 

@@ -52,7 +52,7 @@ class Listener:
         self._signal = signal
 
     def listen(self) -> None:
-        """Begin, in this process and in those that are forked from it."""
+        """Start to listen; processes that are forked later do so, too."""
         descriptor = self._system.memfd_create(NAME)
         if descriptor < 3:  # where a child is to find its own input and output
             descriptor = self._move_up(descriptor)
@@ -61,14 +61,14 @@ class Listener:
         self._real, _signal.signal = _signal.signal, self._signal
 
     def stop(self) -> None:
-        """End in the process that has begun, where nobody else has closed the descriptor."""
+        """Stop listening, in the process that called `listen`."""
         if self._descriptor >= 0:
             self._system.unregister_dump(self._signum)
             self._system.close(self._descriptor)
             self._descriptor, _signal.signal = -1, self._real
 
     def leave(self) -> None:
-        """End for another handler, and give back the descriptor."""
+        """Stop listening because the signal gets another handler."""
         descriptor, self._descriptor, _signal.signal = self._descriptor, -1, self._real
         self._system.unregister_dump(self._signum)
         if self._is_open(descriptor):

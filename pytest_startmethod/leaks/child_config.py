@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 LONGEST = 80
-"""How long the folder's path may be: that of a socket in it may have 108 bytes on Linux."""
+"""Characters that the folder's path may have: a socket's path may have 108 bytes on Linux."""
 
 
 class ChildConfig:
@@ -46,7 +46,7 @@ class ChildConfig:
         # That of this process serves its children, too, where it has one; and a test may choose
         # where temporary files are, or remove the folder.
         chosen = config.get("tempdir") is not None or self._tempdir_settings() != self._settings
-        if not chosen and self._is_short and System.exists(self.folder, System.EXISTS):
+        if not chosen and self._is_short and System.access(self.folder, System.EXISTS):
             config["tempdir"] = self.folder
 
     def _tempdir_settings(self) -> tuple[object, ...]:

@@ -62,7 +62,7 @@ class Descendant(NamedTuple):
 
 
 class MarkedChildren:
-    """The children of the run that have a mark, until what they left has been looked for."""
+    """The children that have a mark, until the plugin has looked for what they left."""
 
     def __init__(self, session: Owner) -> None:
         self._session = session

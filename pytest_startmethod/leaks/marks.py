@@ -22,7 +22,7 @@ FIRST = 1 << 62
 RUN_BYTES, START_BITS = 5, 22
 
 SEMAPHORE_PREFIX = "/mp-%x"
-"""How the names begin of the semaphores that a child with a mark makes."""
+"""The beginning of the names of a marked child's semaphores."""
 
 
 class Marks:
@@ -38,7 +38,7 @@ class Marks:
         self._run = FIRST + (int.from_bytes(System.urandom(RUN_BYTES), "big") << START_BITS)
         self._starts = 0
         self.last = 0
-        """The mark of the start that began last."""
+        """The mark of the latest start."""
         self._open = 0
         self._before = (0, 0)
         self._available = System.prlimit is not None and System.RTTIME >= 0

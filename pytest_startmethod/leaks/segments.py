@@ -127,7 +127,7 @@ class Segments:
         self._put_back.close()
 
     def find(self, children: Sequence[Child]) -> list[Segment]:
-        """Return the shared memory of ended owners, and of their `children`."""
+        """Return the shared memory that ended owners and their `children` have left."""
         return [*self._find_own(), *self._find_noted(children)]
 
     def unlink(

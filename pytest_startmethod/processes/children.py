@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def weak(thing: object) -> weakref.ref[Any] | None:
-    """Return a weak reference, or None to what has none: a class may have no `__weakref__`."""
+    """Return a weak reference, or None if the object's class allows none."""
     try:
         return weakref.ref(thing)
     except TypeError:
@@ -74,7 +74,7 @@ class Child:
         """The line that started it."""
         self.began = System.monotonic()
         self.mark = 0
-        """The mark of all that it starts (see `leaks.marks`), 0 where it has none."""
+        """The mark that it and its descendants have (see `leaks.marks`); 0 for none."""
         self._maker = None if maker is None else weak(maker)
         self.by_pool = by_pool
         """Whether a thread of a pool or an executor asks for its exit code."""
@@ -104,9 +104,9 @@ class Child:
         self.threads: list[dumps.Thread] = []
         """Where its threads were when it was asked last."""
         self.waits_without_end = False
-        """Whether each of them waited without end then."""
+        """Whether each thread waited without end when it was asked last."""
         self.waits_for_itself = False
-        """Whether each of them waited for a lock that only the process can release."""
+        """Whether each thread then waited for a lock that only this process can release."""
 
     def has_started(self, popen: object, pid: int) -> None:
         """Learn what holds the process, as it runs now."""

@@ -38,8 +38,7 @@ def origin(frame: FrameType | None, made: WeakMap[Any]) -> tuple[str, object | N
     """Return the line that starts a process, and what was `made` whose code does it."""
     maker = None
     while frame is not None:
-        # As `package` does: a function less is called with each start.
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in PASSED_OVER:
+        if package(frame) not in PASSED_OVER:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}", maker
         if maker is None:
             maker = _maker(frame, made)

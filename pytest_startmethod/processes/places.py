@@ -18,7 +18,7 @@ def package(frame: FrameType) -> str:
 
 
 def test_modules(item: pytest.Item) -> Sequence[ModuleType]:
-    """Return the modules that may have the targets of a test's processes: its own and conftests."""
+    """Return the modules where a test's processes may have targets: its own and conftests."""
     plugins = item.config.pluginmanager.get_plugins()
     conftests = [p for p in plugins if isinstance(p, ModuleType) and _is_conftest(p.__name__)]
     module = item.getparent(pytest.Module)

@@ -117,7 +117,7 @@ class BaseRun:
         return result
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Record that a fixture has ended: after this test the default that it set doesn't hold."""
+        """Record that a fixture has ended: the default that it set ends with this test."""
         if fixturedef in self._set_by:
             self._ended.append(fixturedef)
 

@@ -162,8 +162,8 @@ class Wrappers:
 
         return use
 
-    # A fork copies each page that is written after it, and each function that is called writes
-    # some. So what is done with each start is in few functions, and as far as can be before it.
+    # As much as can be is done before the start: what is written after it the system copies, if the
+    # process is a fork, and it is none of the new process's time.
 
     def _wrap_start(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
         @functools.wraps(original)
