@@ -8,12 +8,15 @@ import pytest
 
 from pytest_startmethod import (
     hookspecs,
+    importer,
     invocation,  # noqa: F401 (which copies how pytest was started, before a conftest changes that)
 )
 
 if TYPE_CHECKING:
     import warnings
     from collections.abc import Generator, Sequence
+
+importer.install()
 
 # The hooks import what only a run of tests needs: "pytest --version" stays as fast as without the
 # plugin.
@@ -93,6 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from pytest_startmethod import registration, settings
     from pytest_startmethod.selection import collection, fixtures, marker
 
+    config.add_cleanup(importer.uninstall)
     config.addinivalue_line("markers", marker.MARKER_HELP)
     known = config.stash[settings.SETTINGS] = settings.read(config)
     config.pluginmanager.register(fixtures.plugin(known), "startmethod-fixtures")

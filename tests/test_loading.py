@@ -62,6 +62,50 @@ def test_it_is_turned_off_by_its_name(pytester: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["*unrecognized arguments: --start-method=spawn"])
 
 
+# What pytest imports before it knows of the plugin's own finder.
+BY_PYTEST = {
+    "pytest_startmethod",
+    *(f"pytest_startmethod.{name}" for name in ("warning_classes", "plugin")),
+    *(f"pytest_startmethod.{name}" for name in ("hookspecs", "importer", "invocation")),
+}
+
+
+def test_python_imports_its_modules_and_pytest_those_of_the_suite(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_it=f"""
+            import sys
+
+            def loaders(mine):
+                modules = {{n: m for n, m in sys.modules.items() if n.startswith("pytest_startm")}}
+                by_pytest = {{n for n, m in modules.items() if type(m.__loader__) is mine}}
+                return by_pytest, set(modules)
+
+            def test_it(mp_context):
+                process = mp_context.Process(target=int)
+                process.start()
+                process.join()
+                by_pytest, every = loaders(type(__loader__))
+                assert by_pytest <= {BY_PYTEST!r}
+                assert "pytest_startmethod.watch.watcher" in every
+        """,
+        run="""
+            import sys
+
+            import pytest
+
+            if __name__ == "__main__":
+                before = list(sys.meta_path)
+                code = pytest.main(["-p", "startmethod", "--start-method=spawn", "test_it.py"])
+                sys.exit(code or sys.meta_path != before)
+        """,
+    )
+    result = pytester.runpython(pytester.path / "run.py")
+    result.assert_outcomes(passed=1)
+    assert result.ret == 0
+
+
 def words(result: pytest.RunResult) -> str:
     assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     return " ".join(result.stdout.str().split())

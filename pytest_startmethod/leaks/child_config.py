@@ -31,6 +31,7 @@ class ChildConfig:
         if System.geteuid() == 0:  # a child may give up its rights, and is to listen all the same
             System.chmod(self.folder, 0o1777)
         self._is_short = len(self.folder) < LONGEST
+        self._variables = System.environment()
         self._settings = self._tempdir_settings()
         # After children have ended and all else that the plugin has to end, as multiprocessing
         # removes its own. It is not documented, since Python 2.6.
@@ -51,7 +52,7 @@ class ChildConfig:
 
     def _tempdir_settings(self) -> tuple[object, ...]:
         """Return the settings that choose the folder for temporary files."""
-        variables = System.environment()
+        variables = self._variables
         return (
             tempfile.tempdir,
             variables.get(b"TMPDIR"),

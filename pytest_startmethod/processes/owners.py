@@ -63,6 +63,8 @@ class OwnerFinder:
             owner = self._test() if runs is not False else None
             if owner is not None and fixture is not None:
                 owner = self._of_fixture(fixture, untouched=owner.untouched)
+            elif owner is not None and runs:
+                self._runs = True  # the hooks of a test that has an owner say when that ends
             self._found = [owner] if self._runs is not None else []
             return owner
 
