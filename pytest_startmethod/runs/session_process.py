@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The program of the process. It imports nothing before it has set sys.path, which begins with the
-# working directory: that may have modules of any name.
+# working directory: that may have modules of any name. Then it waits for its turn.
 BOOT = """
 import sys
 with open(int(sys.argv[1]), encoding="ascii", closefd=False) as file:
     given = eval(file.read())
 sys.path[:], sys.argv[:] = given["sys_path"], given["argv"]
 import pytest
-sys.exit(pytest.main(given["args"]))
+with open(given["gate"], "rb") as gate:
+    sys.exit(pytest.main(given["args"]) if gate.read(1) else 0)
 """
 PLUGIN = "pytest_startmethod.session.plugin"
 PATIENCE = 10.0
@@ -34,7 +35,10 @@ LAST_LINES = 100  # faulthandler writes about 50 for pytest's stack
 
 
 class SessionProcess:
-    """A pytest process of its own; `given` has plain values for its plugin."""
+    """A pytest process of its own; `given` has plain values for its plugin.
+
+    It imports pytest at once, and does nothing else before `begin`.
+    """
 
     def __init__(
         self,
@@ -52,12 +56,15 @@ class SessionProcess:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the process)
         self._unread = b""
         self._reader, writer = os.pipe()
+        gate, self._gate = os.pipe()
+        self._has_begun = False
         with tempfile.TemporaryFile() as file:
             known = {
                 **given,
                 "sys_path": list(invocation.SYS_PATH),
                 "argv": list(invocation.ARGV),
                 "args": ["-p", PLUGIN, f"--startmethod-session={file.fileno()}", *args],
+                "gate": gate,
                 "writer": writer,
                 "log": self._log.fileno(),
                 "shows": shows,
@@ -71,17 +78,26 @@ class SessionProcess:
                     [invocation.EXECUTABLE, *_flags(), "-c", BOOT, str(file.fileno())],
                     cwd=folder,
                     env={**invocation.ENVIRONMENT, **environment},
-                    pass_fds=[writer, self._log.fileno(), file.fileno()],
+                    pass_fds=[gate, writer, self._log.fileno(), file.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                 )
             except BaseException:
                 os.close(self._reader)
+                os.close(self._gate)
                 self._log.close()
                 raise
             finally:
+                os.close(gate)
                 os.close(writer)
+
+    def begin(self) -> None:
+        """Let it run its tests."""
+        if not self._has_begun:
+            self._has_begun = True
+            with suppress(OSError):  # it has ended already
+                os.write(self._gate, b"1")
 
     def fileno(self) -> int:
         """Return the descriptor that messages are read from, for `select`."""
@@ -105,6 +121,9 @@ class SessionProcess:
 
     def end(self, *, patience: float = PATIENCE) -> str:
         """End it, if it doesn't end by itself in so many seconds, and return how it ended."""
+        if not self._has_begun:
+            self._process.kill()
+        os.close(self._gate)
         for number in (0, signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if number and self._process.poll() is None:
                 self._process.send_signal(number)

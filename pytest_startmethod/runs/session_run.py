@@ -32,8 +32,8 @@ class SessionRun:
         self._messages: deque[list[Any]] = deque()
         self.process: SessionProcess | None = None
 
-    def start(self) -> None:
-        """Start a session for the remaining tests, if none runs."""
+    def prepare(self) -> None:
+        """Start the process of a session for the remaining tests, if there is none."""
         if self.process is None and self.shown.todo:
             self._sessions += 1
             try:
@@ -41,6 +41,12 @@ class SessionRun:
             except OSError as error:
                 why = f"the session under {self._method} can't be started: {error}"
                 self.shown.give_up("its session failed", why)
+
+    def begin(self) -> None:
+        """Let the session run its tests."""
+        self.prepare()
+        if self.process is not None:
+            self.process.begin()
 
     def read(self) -> None:
         """Read the messages of the session."""
@@ -100,7 +106,9 @@ def run(runs: Sequence[SessionRun], session: pytest.Session | None = None) -> No
             more = True
             while more:
                 for one in together:
-                    one.start()
+                    one.begin()
+                for one in runs[number + at_once : number + at_once + 1]:
+                    one.prepare()  # it imports pytest meanwhile
                 processes = [one.process for one in together if one.process is not None]
                 session_process.wait(processes, POLL)
                 for one in together:

@@ -109,6 +109,45 @@ def test_a_plugin_that_fails_in_a_session_is_one_error_that_names_it(
     assert line.endswith("fussy.py:3)")
 
 
+@pytest.mark.usefixtures("child_module")
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells of children")
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_process_of_the_next_session_waits_for_its_turn_or_is_ended(
+    pytester: pytest.Pytester,
+    run_watched: Run,
+    assert_nothing_left: Callable[[], None],
+    fails: bool,
+) -> None:
+    pytester.makepyfile(
+        test_it=f"""
+            import multiprocessing
+            import os
+            from pathlib import Path
+
+            import child
+
+            def sessions():
+                parent = os.getppid()
+                return Path(f"/proc/{{parent}}/task/{{parent}}/children").read_text().split()
+
+            def test_it():
+                child.by_process()
+                method, other = multiprocessing.get_start_method(), set()
+                if method == "spawn":
+                    while not other:
+                        other = set(sessions()) - {{str(os.getpid())}}
+                    Path("next").write_text(*other)
+                    assert not {fails}
+                if method == "forkserver":
+                    assert sessions() == [str(os.getpid())] == [Path("next").read_text()]
+        """
+    )
+    result = run_watched("-x", "-p", "no:xdist", "--start-method=fork,spawn,forkserver")
+    result.assert_outcomes(**({"passed": 1, "failed": 1} if fails else {"passed": 3}))
+    assert Path("next").exists()
+    assert_nothing_left()
+
+
 HANGS = """
 import multiprocessing
 import os
@@ -148,7 +187,9 @@ def test_no_session_outlives_pytest(
     group: bool,
 ) -> None:
     pytester.makepyfile(test_it=HANGS.format(interrupted=number == signal.SIGINT))
-    command = [sys.executable, "-m", "pytest", BOTH, "-p", "no:xdist", "--junitxml=junit.xml"]
+    # The process of a session that has not begun is there, too.
+    command = [sys.executable, "-m", "pytest", "--start-method=fork,spawn,forkserver"]
+    command += ["-p", "no:xdist", "--junitxml=junit.xml"]
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
     )
