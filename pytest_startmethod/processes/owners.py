@@ -64,7 +64,7 @@ class OwnerFinder:
             if owner is not None and fixture is not None:
                 owner = self._of_fixture(fixture, untouched=owner.untouched)
             elif owner is not None and runs:
-                self._runs = True  # the hooks of a test that has an owner say when that ends
+                self._runs = True  # from its first process on the hooks say when its code ends
             self._found = [owner] if self._runs is not None else []
             return owner
 

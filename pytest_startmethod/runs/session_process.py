@@ -25,8 +25,9 @@ with open(int(sys.argv[1]), encoding="ascii", closefd=False) as file:
     given = eval(file.read())
 sys.path[:], sys.argv[:] = given["sys_path"], given["argv"]
 import pytest
-with open(given["gate"], "rb") as gate:
-    sys.exit(pytest.main(given["args"]) if gate.read(1) else 0)
+with open(given["gate"], "rb") as file:
+    begins = file.read(1)
+sys.exit(pytest.main(given["args"]) if begins else 0)
 """
 PLUGIN = "pytest_startmethod.session.plugin"
 PATIENCE = 10.0
