@@ -51,6 +51,39 @@ def crash(context):
 """
 
 
+def test_a_process_that_takes_long_to_start_is_no_stall(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    slow = pytester.path / "slow"
+    slow.write_text(f'#!/bin/sh\nsleep 1\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    slow.chmod(0o755)
+    pytester.makepyfile(
+        helper=HELPER,
+        # As where the kernel can't be asked: there a test stalls once its known children are dead.
+        kernel_is_silent="""
+            from pytest_startmethod.kernel import waits
+
+            waits.AVAILABLE = False
+        """,
+        test_it=f"""
+            import helper
+
+            def test_it(mp_context):
+                helper.crash(mp_context)
+                mp_context.set_executable({str(slow)!r})
+                # More than fits into the pipe that the child is to read it from.
+                process = mp_context.Process(target=len, args=(bytes(1 << 20),))
+                process.start()
+                process.join()
+                assert process.exitcode == 0
+        """,
+    )
+    result = run_watched(
+        "--start-method=spawn", *QUICK, *CRASH_ALLOWED, plugins=("kernel_is_silent",)
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_a_dead_child_alone_is_no_stall(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:
