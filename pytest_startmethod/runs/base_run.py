@@ -27,13 +27,12 @@ def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
     deselected: list[pytest.Item] = []
     asked = False
     for item in tests:
-        if marker.is_marked(item):
-            marker.complete(item)
         method = marker.start_method(item)
         is_deselected = method is not None and method not in chosen.not_deselected
         (deselected if is_deselected else kept).append(item)
         if method is not None:
             asked = True
+            marker.complete(item)
             item.keywords[ASKS] = True
         else:
             method = default

@@ -88,16 +88,16 @@ def _split_id(run: pytest.Item) -> None:
 
 
 def complete(item: pytest.Item) -> None:
-    """Prepare a marked test.
+    """Prepare a test that has a start method.
 
-    A test that uses none of the fixtures gets them again: pytest (8.0 to 9.2) drops names of
+    A marked test that uses none of the fixtures gets them again: pytest (8.0 to 9.2) drops names of
     fixtures that only ``pytest_generate_tests`` added. An item of a `unittest.TestCase` gets the
     name of its method, by which pytest looks for it.
     """
     if METHOD in item.stash and isinstance(item, pytest.Function):
         _ = item.location  # pytest keeps it from now on, with the start method in it
         item.name = item.originalname
-    elif start_method(item) is not None and "start_method" not in fixtures(item):
+    elif "start_method" not in fixtures(item):
         fixtures(item)[:0] = INJECTED
 
 
