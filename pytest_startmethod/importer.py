@@ -1,7 +1,7 @@
-"""Lets Python import the plugin's modules, and not pytest.
+"""Makes Python's own importer import the plugin's modules.
 
-pytest imports all modules of plugins itself, to rewrite their assertions. That takes a multiple of
-the time, more still where no bytecode may be written, and the plugin asserts nothing.
+pytest imports the modules of plugins by an importer that rewrites assertions. That is several times
+slower, most of all where no bytecode may be written, and the plugin's modules have no tests.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ PREFIX = "pytest_startmethod."
 
 
 class Finder:
-    """Finds the plugin's modules as Python does, before pytest is asked."""
+    """Finds the plugin's modules, in front of pytest's finder."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the spec of a module of the plugin's, None for others."""
+        """Return the spec of a module of the plugin; None for all others."""
         return PathFinder.find_spec(name, path, target) if name.startswith(PREFIX) else None
 
 
 def install() -> None:
-    """Import the plugin's modules by Python from now on."""
+    """Put the finder in front of the others."""
     sys.meta_path.insert(0, Finder)
 
 
 def uninstall() -> None:
-    """Leave it to pytest again."""
+    """Remove the finder."""
     if Finder in sys.meta_path:
         sys.meta_path.remove(Finder)

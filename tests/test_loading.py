@@ -70,7 +70,7 @@ BY_PYTEST = {
 }
 
 
-def test_python_imports_its_modules_and_pytest_those_of_the_suite(
+def test_python_and_not_pytest_imports_the_modules_of_the_plugin(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(

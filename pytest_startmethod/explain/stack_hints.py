@@ -91,7 +91,7 @@ def find(child: Child) -> str:
 
 
 def _applies(hint: Hint, thread: Thread) -> bool:
-    """Tell whether a hint fits a thread: `UNREAD` only fits the thread that writes for a queue."""
+    """Tell whether a hint fits a thread: `UNREAD` fits only the feeder thread of a queue."""
     return hint.text is not UNREAD or any(
         frame.is_in("multiprocessing/queues.py", "_feed") for frame in thread.frames
     )

@@ -65,7 +65,7 @@ def ask(children: Collection[Child], seconds: float = SECONDS) -> None:
 
 
 def _ask(child: Child, files: set[int]) -> _Asked | None:
-    """Ask a child by the signal, if that only writes to a memory file, and to none of `files`.
+    """Send a child the signal, if that only makes it write to a memory file not in `files`.
 
     Children that two threads fork at the same moment share a file: only one of them is asked.
     """

@@ -66,7 +66,7 @@ def process_tree(
 
 
 def _may_come_from(here: int, pid: int, stats: Mapping[int, list[bytes]]) -> bool:
-    """Tell whether this process may have started an orphan, and not another of its session.
+    """Tell whether this process may be the one that started an orphan of its session.
 
     A fork of this process is known by its command line, another program by the variables that
     pytest and its workers have set. What can't be read counts.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 LONGEST = 80
-"""Characters that the folder's path may have: a socket's path may have 108 bytes on Linux."""
+"""The folder's path may have so many characters: a socket's path may have 108 bytes on Linux."""
 
 
 class ChildConfig:

@@ -22,7 +22,7 @@ FIRST = 1 << 62
 RUN_BYTES, START_BITS = 5, 22
 
 SEMAPHORE_PREFIX = "/mp-%x"
-"""The beginning of the names of a marked child's semaphores."""
+"""The prefix of the names of a marked child's semaphores."""
 
 
 class Marks:

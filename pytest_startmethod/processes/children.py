@@ -104,9 +104,9 @@ class Child:
         self.threads: list[dumps.Thread] = []
         """Where its threads were when it was asked last."""
         self.waits_without_end = False
-        """Whether each thread waited without end when it was asked last."""
+        """Whether each of its threads waited without end when it was asked last."""
         self.waits_for_itself = False
-        """Whether each thread then waited for a lock that only this process can release."""
+        """Whether each of them then waited for a lock that only this process can release."""
 
     def has_started(self, popen: object, pid: int) -> None:
         """Learn what holds the process, as it runs now."""

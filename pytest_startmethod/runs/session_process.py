@@ -124,13 +124,13 @@ class SessionProcess:
         """End it, if it doesn't end by itself in so many seconds, and return how it ended."""
         if not self._has_begun:
             self._process.kill()
-        os.close(self._gate)
         for number in (0, signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if number and self._process.poll() is None:
                 self._process.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(PATIENCE if number else patience)
                 break
+        os.close(self._gate)  # not earlier: Ctrl-C may end the wait, and this is called again
         os.close(self._reader)
         return _describe_exit(self._process.returncode)
 

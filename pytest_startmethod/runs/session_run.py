@@ -44,7 +44,6 @@ class SessionRun:
 
     def begin(self) -> None:
         """Let the session run its tests."""
-        self.prepare()
         if self.process is not None:
             self.process.begin()
 
@@ -105,10 +104,10 @@ def run(runs: Sequence[SessionRun], session: pytest.Session | None = None) -> No
             together = runs[number : number + at_once]
             more = True
             while more:
+                for one in runs[number : number + at_once + 1]:
+                    one.prepare()  # the last one imports pytest while the others run
                 for one in together:
                     one.begin()
-                for one in runs[number + at_once : number + at_once + 1]:
-                    one.prepare()  # it imports pytest meanwhile
                 processes = [one.process for one in together if one.process is not None]
                 session_process.wait(processes, POLL)
                 for one in together:

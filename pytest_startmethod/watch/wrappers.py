@@ -162,8 +162,7 @@ class Wrappers:
 
         return use
 
-    # As much as can be is done before the start: what is written after it the system copies, if the
-    # process is a fork, and it is none of the new process's time.
+    # Most is done before the start: after a fork the system copies each page that is written.
 
     def _wrap_start(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
         @functools.wraps(original)

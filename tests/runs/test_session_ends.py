@@ -167,26 +167,42 @@ def test_hangs():
             time.sleep(60)
 """
 
+HANGS_AT_ITS_END = """
+import time
+from pathlib import Path
+
+def pytest_unconfigure(config):
+    if hasattr(config, "workerinput"):
+        Path("hangs").touch()
+        time.sleep(60)
+"""
+
 
 @pytest.mark.usefixtures("child_module")
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends the session")
 @pytest.mark.parametrize(
-    ("number", "group"),
+    ("number", "group", "hangs"),
     [
-        (signal.SIGINT, True),
-        (signal.SIGINT, False),
-        (signal.SIGTERM, False),
-        (signal.SIGKILL, False),
+        (signal.SIGINT, True, "test"),
+        (signal.SIGINT, False, "test"),
+        (signal.SIGINT, False, "exit"),
+        (signal.SIGTERM, False, "test"),
+        (signal.SIGKILL, False, "test"),
     ],
-    ids=["SIGINT to all", "SIGINT", "SIGTERM", "SIGKILL"],
+    ids=["SIGINT to all", "SIGINT", "SIGINT while a session ends", "SIGTERM", "SIGKILL"],
 )
 def test_no_session_outlives_pytest(
     pytester: pytest.Pytester,
     assert_nothing_left: Callable[[], None],
     number: signal.Signals,
     group: bool,
+    hangs: str,
 ) -> None:
-    pytester.makepyfile(test_it=HANGS.format(interrupted=number == signal.SIGINT))
+    if hangs == "exit":
+        pytester.makeconftest(HANGS_AT_ITS_END)
+        pytester.makepyfile(test_it=SUITE.format(end="pass"))
+    else:
+        pytester.makepyfile(test_it=HANGS.format(interrupted=number == signal.SIGINT))
     # The process of a session that has not begun is there, too.
     command = [sys.executable, "-m", "pytest", "--start-method=fork,spawn,forkserver"]
     command += ["-p", "no:xdist", "--junitxml=junit.xml"]
@@ -203,6 +219,7 @@ def test_no_session_outlives_pytest(
     if number == signal.SIGINT:
         assert process.returncode == pytest.ExitCode.INTERRUPTED
         assert "KeyboardInterrupt" in output
+        assert "INTERNALERROR" not in output
         assert Path("junit.xml").exists()
 
 
