@@ -10,7 +10,7 @@ import pytest_startmethod
 ROOT = Path(pytest_startmethod.__file__).parent
 GROUND = {
     *("system", "guard", "invocation", "record", "registration", "hookspecs"),
-    "importer",
+    *("importer", "load_hooks"),
     "warning_classes",
     "weak_map",
 }

@@ -10,13 +10,13 @@ import signal
 import threading
 import weakref
 from contextlib import suppress
-from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import ModuleType
 
     from pytest_startmethod.guard import Guard
 
@@ -43,9 +43,13 @@ class Preload(NamedTuple):
 
 
 class Forkservers:
-    """The forkservers of a run, of which one is in use; `preload` names modules besides pytest."""
+    """The forkservers of a run, of which one is in use.
 
-    def __init__(self, preload: Sequence[str], guard: Guard) -> None:
+    `module` is `multiprocessing.forkserver`; `preload` names modules besides pytest.
+    """
+
+    def __init__(self, module: ModuleType, preload: Sequence[str], guard: Guard) -> None:
+        self._module = module
         self._default = Preload((*DEFAULT, "pytest", *preload, FREEZE))
         self._guard = guard
         self._servers: dict[object, Forkserver] = {}
@@ -55,8 +59,8 @@ class Forkservers:
     def install(self) -> None:
         """Choose the forkserver for each process from now on."""
         names = ("_forkserver", *METHODS)
-        self._before = {name: getattr(forkserver, name) for name in names}
-        forkserver.connect_to_new_process = self.connect
+        self._before = {name: getattr(self._module, name) for name in names}
+        vars(self._module)["connect_to_new_process"] = self.connect
 
     def uninstall(self) -> None:
         """Restore the forkserver from before, and stop those without living children.
@@ -65,7 +69,7 @@ class Forkservers:
         manager to end.
         """
         for name, value in self._before.items():
-            setattr(forkserver, name, value)
+            setattr(self._module, name, value)
         while self._servers:
             _, server = self._servers.popitem()
             if not server.has_children():
@@ -109,7 +113,7 @@ class Forkservers:
         preload = self._preload()
         # A forked child inherits the servers, but can't use them.
         state = (System.getpid(), preload, System.environment_items(), _file(1), _file(2))
-        server = self._servers.pop(state, None) or Forkserver(preload)
+        server = self._servers.pop(state, None) or Forkserver(self._module, preload)
         self._servers[state] = server  # the last one is in use
         server.bind(self.connect)
         return server
@@ -120,7 +124,7 @@ class Forkservers:
         _forget_missing_folder()
         del self._servers[state]
         self._servers[object()] = server  # until its children have ended
-        fresh = self._servers[state] = Forkserver(server.preload)
+        fresh = self._servers[state] = Forkserver(self._module, server.preload)
         fresh.bind(self.connect)
         return fresh
 
@@ -130,7 +134,7 @@ class Forkservers:
         What was set is private, the same from Python 3.4 to 3.15; if it goes missing, the user's
         preload is ignored.
         """
-        held = forkserver._forkserver  # noqa: SLF001
+        held = self._module._forkserver  # noqa: SLF001
         modules = tuple(getattr(held, "_preload_modules", DEFAULT))
         on_error = str(getattr(held, "_preload_on_error", "ignore"))  # since Python 3.15
         if modules in (DEFAULT, self._default.modules):
@@ -141,10 +145,11 @@ class Forkservers:
 class Forkserver:
     """A forkserver, and weak references to the objects that hold its children."""
 
-    def __init__(self, preload: Preload) -> None:
+    def __init__(self, module: ModuleType, preload: Preload) -> None:
+        self._module = module
         self.preload = preload
         self.popens: list[weakref.ref[Any]] = []
-        self._server = forkserver.ForkServer()
+        self._server = module.ForkServer()
         options = {} if preload.on_error == "ignore" else {"on_error": preload.on_error}
         self._server.set_forkserver_preload(list(preload.modules), **options)
 
@@ -158,15 +163,16 @@ class Forkserver:
 
     def bind(self, connect: Callable[[Sequence[int]], tuple[int, int]]) -> None:
         """Put it into the module; `connect` chooses a server at each start."""
-        if forkserver._forkserver is not self._server:  # noqa: SLF001 (see METHODS)
-            forkserver._forkserver = self._server  # noqa: SLF001 (see METHODS)
-            for name in METHODS:
-                setattr(forkserver, name, getattr(self._server, name))
-            vars(forkserver)["connect_to_new_process"] = connect
+        held = vars(self._module)
+        if held["_forkserver"] is not self._server:
+            held["_forkserver"] = self._server
+            held.update({name: getattr(self._server, name) for name in METHODS})
+            held["connect_to_new_process"] = connect
 
     def connect(self, fds: Sequence[int]) -> tuple[int, int]:
         """Start a process; return the descriptors of its exit code and of its data."""
-        return self._server.connect_to_new_process(fds)
+        started: tuple[int, int] = self._server.connect_to_new_process(fds)
+        return started
 
     def has_children(self) -> bool:
         """Return whether code has a process that is alive, or whose exit code hasn't come yet.
@@ -183,7 +189,7 @@ class Forkserver:
         with suppress(OSError, TypeError):
             if pid is not None and System.waitid_alive(pid):
                 System.kill(pid, signal.SIGKILL)
-            self._server._stop()  # type: ignore[attr-defined]  # noqa: SLF001 (CPython's tests use it)
+            self._server._stop()  # noqa: SLF001 (CPython's tests use it)
 
 
 def _forget_missing_folder() -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from itertools import accumulate
-from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ class Source:
 
 def import_error(modules: Sequence[str]) -> str:
     """Return why a fresh interpreter can't import one of these modules; "" if it can."""
+    from multiprocessing import spawn  # not loaded otherwise
+
     code = "import importlib, sys\nsys.path[:], name = eval(sys.argv[1])\n"
     code += "importlib.import_module(name)"
     for name in modules:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from importlib.machinery import ModuleSpec
-from multiprocessing import resource_tracker, spawn
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.launch import listener
 from pytest_startmethod.launch.imports import FIND, Source, hidden
 from pytest_startmethod.launch.script import is_script_of
+from pytest_startmethod.load_hooks import loaded
 from pytest_startmethod.system import WINDOWS, System
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pytest_startmethod.guard import Guard
+    from pytest_startmethod.load_hooks import LoadHooks
 
 
 # What a child runs first of all. A forkserver has imported the module, for all its children.
@@ -46,12 +47,14 @@ class Launcher:
         preload: Sequence[str],
         modules: Callable[[], Iterable[ModuleType]],
         guard: Guard,
+        load_hooks: LoadHooks,
         *,
         signum: int = 0,
     ) -> None:
         self._preload = preload
         self._modules = modules
         self._guard = guard
+        self._load_hooks = load_hooks
         self._signum = signum
         self._listener = b""  # its source
         self._make_servers: Any = None  # the class, where there are forkservers
@@ -78,14 +81,23 @@ class Launcher:
             # As after "python -m pytest": multiprocessing doesn't run that main module again.
             main = sys.modules["__main__"]
             self._patch(main, "__spec__", ModuleSpec("pytest.__main__", None))
+        self._with("multiprocessing.spawn", self._wrap_preparation_data)
+        if self._make_servers is not None:
+            self._with("multiprocessing.forkserver", self._install_servers)
+
+    def _with(self, name: str, function: Callable[[ModuleType], None]) -> None:
+        self._put_back.callback(self._load_hooks.remove, name, function)
+        self._load_hooks.add(name, function)
+
+    def _wrap_preparation_data(self, spawn: ModuleType) -> None:
         self._get_preparation_data = spawn.get_preparation_data
         self._patch(spawn, "get_preparation_data", self._preparation_data)
-        if self._make_servers is not None:
-            with self._guard:
-                servers = self._make_servers(self._preload, self._guard)
-                servers.install()
-                self._servers = servers
-                self._put_back.callback(servers.uninstall)
+
+    def _install_servers(self, forkserver: ModuleType) -> None:
+        servers = self._make_servers(forkserver, self._preload, self._guard)
+        servers.install()
+        self._servers = servers
+        self._put_back.callback(servers.uninstall)
 
     def uninstall(self) -> None:
         """Restore everything, and stop the forkservers."""
@@ -104,7 +116,8 @@ class Launcher:
         The tracker's pid is private, since Python 3.4; where it goes missing, the tracker counts as
         one that may answer, as long as it moves.
         """
-        tracker = getattr(resource_tracker._resource_tracker, "_pid", None)  # noqa: SLF001 (see above)
+        held = loaded("multiprocessing.resource_tracker", "_resource_tracker")
+        tracker = getattr(held, "_pid", None)
         servers = () if self._servers is None else self._servers.pids()
         return [pid for pid in (tracker, *servers) if pid]
 

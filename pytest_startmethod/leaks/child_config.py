@@ -23,7 +23,7 @@ LONGEST = 80
 
 
 class ChildConfig:
-    """What children start with; its folder is removed when Python exits."""
+    """What children start with, until `end`."""
 
     def __init__(self) -> None:
         # As multiprocessing names its own.
@@ -33,8 +33,13 @@ class ChildConfig:
         self._is_short = len(self.folder) < LONGEST
         self._variables = System.environment()
         self._settings = self._tempdir_settings()
-        # After children have ended and all else that the plugin has to end, as multiprocessing
-        # removes its own. It is not documented, since Python 2.6.
+
+    def end(self) -> None:
+        """Let the folder be removed when Python exits, as multiprocessing removes its own.
+
+        After children have ended and all else that the plugin has to end. That is not documented,
+        since Python 2.6.
+        """
         Finalize(None, shutil.rmtree, args=[self.folder, True], exitpriority=-100)
 
     def give(self, process: BaseProcess, mark: int) -> None:

@@ -7,7 +7,6 @@ make (see `segments`): so it imports nothing of the plugin. Linux only.
 from __future__ import annotations
 
 import os
-from multiprocessing import resource_tracker
 
 TYPE_CHECKING = False  # to import typing takes a child longer than all the rest
 if TYPE_CHECKING:
@@ -68,6 +67,8 @@ class Journal:
         So does a forked one whose parent has none, until Python 3.15. The tracker's pid is private,
         since Python 3.4; where it goes missing the answer is no.
         """
+        from multiprocessing import resource_tracker  # which has called `note`
+
         pid = getattr(resource_tracker._resource_tracker, "_pid", None)  # noqa: SLF001 (see above)
         if pid is None:
             return False

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any
 
+from pytest_startmethod.load_hooks import loaded_classes
+from pytest_startmethod.processes import makers
 from pytest_startmethod.processes.broken_starts import PATIENCE
 from pytest_startmethod.system import System
 
@@ -53,8 +53,8 @@ def stop(
 
 def stop_makers(children: Iterable[Child]) -> None:
     """Ask what started children to end them, so that it doesn't replace those who end."""
-    makers = {id(maker): maker for child in children if (maker := child.maker) is not None}
-    for maker in makers.values():
+    started = {id(maker): maker for child in children if (maker := child.maker) is not None}
+    for maker in started.values():
         _stop_maker(maker)
 
 
@@ -87,15 +87,17 @@ def _wait(children: Iterable[Child], seconds: float) -> list[Child]:
 
 
 def _stop_maker(maker: Any) -> None:  # noqa: ANN401 (a pool, an executor or a manager)
+    executors, pools = loaded_classes([makers.EXECUTOR]), loaded_classes([makers.POOL])
+
     def stop() -> None:
         # As its own class does it, or else that of the standard library. One that is only half
         # made can't be stopped at all, and its children can.
-        classes: tuple[Any, ...] = (type(maker), ProcessPoolExecutor, Pool)
+        classes: tuple[Any, ...] = (type(maker), *executors, *pools)
         for cls in classes:
             with suppress(Exception):
-                if isinstance(maker, ProcessPoolExecutor):
+                if isinstance(maker, executors):
                     cls.shutdown(maker, wait=False, cancel_futures=True)
-                elif isinstance(maker, Pool):
+                elif isinstance(maker, pools):
                     cls.terminate(maker)
                 else:
                     maker.shutdown()

@@ -10,7 +10,6 @@ import functools
 import marshal
 import sys
 from contextlib import ExitStack, suppress
-from multiprocessing import resource_tracker, spawn
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.launch.imports import Source
@@ -21,16 +20,12 @@ from pytest_startmethod.system import LINUX, System
 if LINUX:
     from pytest_startmethod.leaks import journal
 
-try:
-    import _posixshmem  # type: ignore[import-not-found, unused-ignore]
-except ImportError:  # Windows
-    _posixshmem = None
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from types import FrameType
+    from types import FrameType, ModuleType
 
     from pytest_startmethod.guard import Guard
+    from pytest_startmethod.load_hooks import LoadHooks
     from pytest_startmethod.processes.children import Child
     from pytest_startmethod.processes.owners import Owner
 
@@ -103,24 +98,34 @@ class Segments:
         self._journal: journal.Journal | None = None
         self._source = b""
         self._stub, self._code = _Code(b""), b""
+        self._tracker: Any = None
+        """`multiprocessing.resource_tracker`, once it is loaded."""
         self._put_back = ExitStack()
 
-    def install(self, folder: str) -> None:
+    def install(self, folder: str, load_hooks: LoadHooks) -> None:
         """Begin to record; children do so in a `folder`, which is made here."""
         System.mkdir(folder)
         self._journal = journal.Journal(folder)
         file = str(journal.__file__)
         self._source = System.read_all(file)  # now: a test may hide the file system
-        self._register, self._unregister = resource_tracker.register, resource_tracker.unregister
-        self._get_preparation_data = spawn.get_preparation_data
-        self._patch(resource_tracker, "register", self._registers)
-        self._patch(resource_tracker, "unregister", self._unregisters)
-        self._patch(spawn, "get_preparation_data", self._preparation_data)
+        load_hooks.add("multiprocessing.resource_tracker", self._wrap_tracker)
+        load_hooks.add("multiprocessing.spawn", self._wrap_preparation_data)
+
+    def _wrap_tracker(self, tracker: ModuleType) -> None:
+        self._tracker = tracker
+        self._register, self._unregister = tracker.register, tracker.unregister
+        self._patch(tracker, "register", self._registers)
+        self._patch(tracker, "unregister", self._unregisters)
         # What unlinks a segment that isn't tracked here, private, since Python 3.8. Where it goes
         # missing, one that a child's own tracker knows counts as unlinked by that.
-        unlink = getattr(_posixshmem, "shm_unlink", None)
-        if unlink is not None:
-            self._patch(_posixshmem, "shm_unlink", self._wrap_unlink(unlink))
+        module = getattr(tracker, "_posixshmem", None)
+        if module is not None:
+            self._patch(module, "shm_unlink", self._wrap_unlink(module.shm_unlink))
+
+    def _wrap_preparation_data(self, spawn: ModuleType) -> None:
+        self._spawn = spawn
+        self._get_preparation_data = spawn.get_preparation_data
+        self._patch(spawn, "get_preparation_data", self._preparation_data)
 
     def uninstall(self) -> None:
         """Record no longer."""
@@ -161,7 +166,8 @@ class Segments:
             System.unlink(one.file)
         # Private, since Python 3.4; where it goes missing, the tracker says at exit what it found
         # unlinked. One that doesn't run knows of nothing.
-        if getattr(resource_tracker._resource_tracker, "_fd", None) is not None:  # noqa: SLF001 (see above)
+        held = getattr(self._tracker, "_resource_tracker", None)
+        if getattr(held, "_fd", None) is not None:
             with suppress(OSError):
                 # A tracker that doesn't know it any more would complain.
                 self._register(one.name, one.kind)
@@ -212,7 +218,7 @@ class Segments:
         """Let a child that doesn't fork keep the journal, too."""
         data: dict[str, Any] = self._get_preparation_data(name)
         # Another Python than this one may not understand its code.
-        own = spawn.get_executable() in (System.executable, System.executable.encode())
+        own = self._spawn.get_executable() in (System.executable, System.executable.encode())
         if self._journal is not None and own:
             if not self._code:  # with the first child that needs it
                 file = str(journal.__file__)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any
 
+from pytest_startmethod.load_hooks import loaded_classes
 from pytest_startmethod.processes.places import package
 
 if TYPE_CHECKING:
@@ -14,8 +12,13 @@ if TYPE_CHECKING:
 
     from pytest_startmethod.weak_map import WeakMap
 
-# Each starts processes for those who use it, at times of its own.
-POOLS = (Pool, ProcessPoolExecutor)
+POOL = ("multiprocessing.pool", "Pool")
+EXECUTOR = ("concurrent.futures.process", "ProcessPoolExecutor")
+MANAGER = ("multiprocessing.managers", "BaseManager")
+"""The classes that start processes for those who use them."""
+
+PROXY = ("multiprocessing.managers", "BaseProxy")
+LOCK = ("multiprocessing.synchronize", "SemLock")
 
 
 # The packages and modules whose frames don't say who starts a process.
@@ -34,6 +37,11 @@ def line(frame: FrameType | None) -> str:
     return NO_LINE
 
 
+def is_pool(maker: object) -> bool:
+    """Tell whether it is a pool or an executor, which starts processes at times of its own."""
+    return isinstance(maker, loaded_classes((POOL, EXECUTOR)))
+
+
 def origin(frame: FrameType | None, made: WeakMap[Any]) -> tuple[str, object | None]:
     """Return the line that starts a process, and what was `made` whose code does it."""
     maker = None
@@ -49,16 +57,15 @@ def origin(frame: FrameType | None, made: WeakMap[Any]) -> tuple[str, object | N
 def _maker(frame: FrameType, made: WeakMap[Any]) -> object | None:
     """Return the pool, executor or manager whose method a frame runs."""
     this = frame.f_locals.get("self")
-    # Imported where there is one, and maybe not yet in full where another thread imports it.
-    managers = sys.modules.get("multiprocessing.managers")
-    if isinstance(this, (*POOLS, getattr(managers, "BaseManager", Pool))):
-        return this
+    if isinstance(this, loaded_classes((POOL, EXECUTOR, MANAGER))):
+        maker: object = this
+        return maker
     # A pool's own thread knows its list of workers alone, as `pool`, and not the Pool itself: it
     # would live for ever. Where a Python version names them otherwise the test owns the worker.
     workers = frame.f_locals.get("pool")
     if not isinstance(workers, list):
         return None
-    pools = (one for one in made.living() if isinstance(one, Pool))
+    pools = (one for one in made.living() if isinstance(one, loaded_classes([POOL])))
     return next((pool for pool in pools if getattr(pool, "_pool", ()) is workers), None)
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_startmethod.kernel import prctl, syscalls, waits
+from pytest_startmethod.kernel.process_tree import PARENT, stat_fields
 from pytest_startmethod.leaks import marks
 from pytest_startmethod.system import LINUX, WINDOWS, System
 
@@ -79,10 +80,8 @@ def lookout(
 
 
 def _may_detach() -> bool:
-    """Tell whether a detached process is no child of this one, and may look at it."""
-    if System.getpid() == 1 or prctl.is_subreaper():
-        return False
-    return _ptrace_scope() < 2
+    """Tell whether a detached process may look at this one, and isn't sure to be its child."""
+    return System.getpid() != 1 and _ptrace_scope() < 2
 
 
 def _ptrace_scope() -> int:
@@ -96,7 +95,7 @@ def _ptrace_scope() -> int:
 class ProcessLookout:
     """A detached process, which looks until pytest's process has ended.
 
-    Raises `OSError` where it can't be started.
+    Raises `OSError` where it can't be started, or would be a child of this process.
     """
 
     is_thread = False
@@ -163,9 +162,17 @@ def _detach(command: list[str]) -> int:
             System.close(reader)
             with suppress(ChildProcessError):  # where SIGCHLD is ignored
                 System.waitpid(pid, 0)
-    if not told.strip().isdigit():
-        raise OSError("no lookout was started")
-    return int(told)
+        if not told.strip().isdigit():
+            raise OSError("no lookout was started")
+        detached = int(told)
+        stat = stat_fields(System.read_file(f"/proc/{detached}/stat"))
+        if int(stat[PARENT]) == System.getpid():  # this process is a subreaper
+            System.kill(-pid, signal.SIGKILL)  # the group, which the shell had led
+            with suppress(ChildProcessError):
+                while System.waitpid(-pid, 0):
+                    pass
+            raise OSError("the lookout would be a child")
+    return detached
 
 
 class _no_sigchld:  # noqa: N801 (reads as a context)

@@ -6,8 +6,10 @@ A Pool doesn't know which worker has which task: where a worker dies, the result
 from __future__ import annotations
 
 from contextlib import suppress
-from multiprocessing.pool import ApplyResult, IMapIterator, MapResult, Pool
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.pool import Pool
 
 
 def fail_lost_tasks(pool: Pool, error: BaseException) -> int:
@@ -19,6 +21,8 @@ def fail_lost_tasks(pool: Pool, error: BaseException) -> int:
     Call it when a worker has died and no result has come for so long that none is expected. What
     it needs is private, and the same from Python 3.8 to 3.15; where it goes missing, 0 is returned.
     """
+    from multiprocessing.pool import ApplyResult, IMapIterator  # loaded, as there is a Pool
+
     results: dict[int, Any] = getattr(pool, "_cache", {})
     failed = 0
     for job in tuple(results):
@@ -32,6 +36,8 @@ def fail_lost_tasks(pool: Pool, error: BaseException) -> int:
 
 
 def _fail(result: Any, error: BaseException) -> None:  # noqa: ANN401 (its members are private)
+    from multiprocessing.pool import IMapIterator, MapResult  # as above
+
     kind = type(result)
     if issubclass(kind, IMapIterator):  # whose next item is asked for first
         result._set(result._index, (False, error))  # noqa: SLF001 (see above)

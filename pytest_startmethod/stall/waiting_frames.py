@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from multiprocessing.connection import Connection
-from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import SemLock
 from selectors import BaseSelector
 from typing import TYPE_CHECKING, Any
 
+from pytest_startmethod.load_hooks import loaded_classes
+from pytest_startmethod.processes import makers
 from pytest_startmethod.processes.places import package
 from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from multiprocessing.pool import Pool
     from types import FrameType
 
     from pytest_startmethod.processes.children import Child
+
+CONNECTION = ("multiprocessing.connection", "Connection")
 
 PROCESSES = ("multiprocessing", "concurrent")
 
@@ -48,9 +50,10 @@ def awaited_descriptor(frames: list[FrameType]) -> int | None:
     None where it is on a lock, which anybody may hold.
     """
     for frame in frames:
-        this = frame.f_locals.get("self")
-        if isinstance(this, Connection):
-            return this.fileno()
+        this: Any = frame.f_locals.get("self")
+        if isinstance(this, loaded_classes([CONNECTION])):
+            descriptor: int = this.fileno()
+            return descriptor
         sentinel = getattr(this, "sentinel", None)
         if isinstance(sentinel, int):
             return sentinel
@@ -80,13 +83,14 @@ def is_answered(frames: list[FrameType]) -> bool:
         this: Any = frame.f_locals.get("self")
         waiter: Any = frame.f_locals.get("waiter")
         descriptors: list[int] = []
-        if isinstance(this, Connection):
+        if isinstance(this, loaded_classes([CONNECTION])):
             descriptors = [this.fileno()] if frame.f_code.co_name == "_recv" else []
         elif isinstance(this, BaseSelector):
             descriptors = [key.fd for key in this.get_map().values()]
         elif isinstance(sentinel := getattr(this, "sentinel", None), int):
             descriptors = [sentinel]
-        lock = this if isinstance(this, SemLock) else getattr(this, "_wait_semaphore", None)
+        is_lock = isinstance(this, loaded_classes([makers.LOCK]))
+        lock = this if is_lock else getattr(this, "_wait_semaphore", None)
         is_zero = getattr(getattr(lock, "_semlock", None), "_is_zero", None)
         if is_zero is not None and not is_zero():
             return True
@@ -112,8 +116,9 @@ def _pool(frames: list[FrameType]) -> Pool | None:
     Since Python 3.8; where it goes missing, a Pool's wait is judged as any other.
     """
     for frame in frames:
-        this = frame.f_locals.get("self")
+        this: Any = frame.f_locals.get("self")
         for pool in (this, getattr(this, "_pool", None)):
-            if isinstance(pool, Pool):
-                return pool
+            if isinstance(pool, loaded_classes([makers.POOL])):
+                found: Pool = pool
+                return found
     return None

@@ -11,12 +11,14 @@ import _thread
 import signal
 import sys
 import threading
-from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING
 
+from pytest_startmethod.load_hooks import loaded
+from pytest_startmethod.processes import makers
 from pytest_startmethod.stall.lost_tasks import fail_lost_tasks
 
 if TYPE_CHECKING:
+    from multiprocessing.pool import Pool
     from types import FrameType
 
 SIGNAL: signal.Signals | None = getattr(signal, "SIGBREAK", None)
@@ -52,11 +54,12 @@ def wake_main_thread(signum: signal.Signals) -> None:
 
 def _awaited(frame: FrameType | None) -> tuple[threading.Condition | None, Pool | None]:
     """Return the condition that a thread waits for, or the Pool that it joins."""
+    join = getattr(loaded(*makers.POOL), "join", None)
     while frame is not None:
         this = frame.f_locals.get("self")
         if frame.f_code is threading.Condition.wait.__code__:
             return this, None
-        if frame.f_code is Pool.join.__code__:
+        if frame.f_code is getattr(join, "__code__", None):
             return None, this
         frame = frame.f_back
     return None, None

@@ -76,7 +76,7 @@ class Recorder:
             of_maker = None if maker is None else self._makers.get(maker)
         except Exception as error:  # noqa: BLE001 (what was found so far is still recorded)
             self.guard.note(error)
-        by_pool = isinstance(maker, makers.POOLS)
+        by_pool = maker is not None and makers.is_pool(maker)
         if by_pool:
             owner = of_maker.owner if of_maker else self.session
         else:  # a manager's only process is made by whoever starts it

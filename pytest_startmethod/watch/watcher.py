@@ -10,6 +10,7 @@ from pytest_startmethod import registration
 from pytest_startmethod.explain import findings, severity, stacks
 from pytest_startmethod.guard import Guard
 from pytest_startmethod.launch import launcher
+from pytest_startmethod.load_hooks import LoadHooks
 from pytest_startmethod.processes import owners, places
 from pytest_startmethod.selection import contexts, marker
 from pytest_startmethod.stall import stall
@@ -39,10 +40,12 @@ class Watch:
         self._config = config
         self._contexts = known
         self._stall_timeout = stall_timeout
+        self._load_hooks = LoadHooks(self.guard)
         self._launcher = launcher.Launcher(
             config.getini("start_method_preload"),
             lambda: self._test.modules if self._test else (),
             self.guard,
+            self._load_hooks,
             signum=int(stacks.SIGNAL) if stacks.AVAILABLE else 0,
         )
         self._stall: stall.StallWatch | None = None
@@ -108,7 +111,8 @@ class Watch:
         )
         find = self._finder.find
         self._recorder = Recorder(find, self.guard, used=self._note_use)
-        installation = Installation(self._recorder, self._launcher, self._stall)
+        parts = self._recorder, self._launcher, self._stall, self._load_hooks
+        installation = Installation(*parts)
         self._config.add_cleanup(installation.uninstall)
         installation.install(self._contexts, find)
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import SemLock
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.processes import broken_starts, makers, threads
@@ -16,10 +13,12 @@ from pytest_startmethod.system import WINDOWS, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from types import ModuleType
 
     from pytest_startmethod.explain.fork_listener import ForkListener
     from pytest_startmethod.leaks.child_config import ChildConfig
     from pytest_startmethod.leaks.marks import Marks
+    from pytest_startmethod.load_hooks import LoadHooks
     from pytest_startmethod.processes.children import Child
     from pytest_startmethod.stall.stall import StallWatch
     from pytest_startmethod.watch.recorder import Recorder
@@ -40,6 +39,7 @@ class Wrappers:
     def __init__(
         self,
         recorder: Recorder,
+        load_hooks: LoadHooks,
         *,
         stall: StallWatch | None = None,
         marks: Marks | None = None,
@@ -49,12 +49,12 @@ class Wrappers:
     ) -> None:
         self._recorder = recorder
         self._guard = recorder.guard
+        self._load_hooks = load_hooks
         self._stall = stall
         self._marks = marks
         self._child_config = child_config
         self._listener = listener
         self._launched = launched
-        self._proxies_watched = False
         # The classes that hold processes, and those of them that define how to ask for the end.
         self._popen_classes: set[type] = set()
         self._patched_popens: set[type] = set()
@@ -68,15 +68,19 @@ class Wrappers:
         starting = {BaseProcess, *filter(None, map(makers.process_base, contexts))}
         for base in starting:
             self._patch(base, "start", self._wrap_start)
-        for made in (*starting, SemLock):
+        for made in starting:
             self._patch(made, "__init__", self._wrap_init)
-        for pool in makers.POOLS:
-            self._patch(pool, "__init__", self._wrap_maker_init)
         # `Pool._check_running` is private, since Python 3.8; where it goes missing, a test that is
         # served by a pool made elsewhere isn't known to be.
-        self._patch(Pool, "_check_running", self._wrap_use)
-        self._patch(ProcessPoolExecutor, "submit", self._wrap_use)
-        self._watch_proxies()
+        for (module, cls), name, wrap in (
+            (makers.LOCK, "__init__", self._wrap_init),
+            (makers.POOL, "__init__", self._wrap_maker_init),
+            (makers.POOL, "_check_running", self._wrap_use),
+            (makers.EXECUTOR, "__init__", self._wrap_maker_init),
+            (makers.EXECUTOR, "submit", self._wrap_use),
+            (makers.PROXY, "_callmethod", self._wrap_use),
+        ):
+            self._load_hooks.add(module, functools.partial(self._patch_in, cls, name, wrap))
 
     def uninstall(self) -> None:
         """Put back what `install` wrapped."""
@@ -88,13 +92,10 @@ class Wrappers:
             setattr(cls, name, wrap(original))
             self._patches.callback(setattr, cls, name, original)
 
-    def _watch_proxies(self) -> None:
-        """Hear of requests to managers, once their module is there: to import it takes time."""
-        managers = sys.modules.get("multiprocessing.managers")
-        proxy = getattr(managers, "BaseProxy", None)
-        if proxy is not None and not self._proxies_watched:
-            self._proxies_watched = True
-            self._patch(proxy, "_callmethod", self._wrap_use)
+    def _patch_in(
+        self, cls: str, name: str, wrap: Callable[[Any], Any], module: ModuleType
+    ) -> None:
+        self._patch(getattr(module, cls), name, wrap)
 
     def _watch_popen(self, cls: type) -> None:
         """Hear of the exit codes that a class learns, from the first process on that it holds.
@@ -245,9 +246,6 @@ class Wrappers:
         if type(popen) not in self._popen_classes:
             with self._guard:
                 self._watch_popen(type(popen))
-        if child.by_manager:
-            with self._guard:
-                self._watch_proxies()
         self._recorder.note_start(child, popen, pid)
         # Nothing else can have marked a fork, but a start in another thread.
         marks = self._marks

@@ -322,7 +322,7 @@ class Held:
 
 
 def test_a_child_is_alive_until_its_exit_code_is_sent() -> None:
-    server = Forkserver(Preload(("__main__",)))
+    server = Forkserver(forkserver, Preload(("__main__",)))
     try:
         sentinel, data = server.connect([])
         popen = Held(sentinel)

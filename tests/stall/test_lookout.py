@@ -172,11 +172,29 @@ def test_what_yama_forbids_is_asked_for_or_done_without(monkeypatch: pytest.Monk
     made.end()
 
 
-def test_a_thread_looks_where_a_process_would_be_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prctl, "is_subreaper", lambda: True)
-    made = lookout.lookout(60)
-    assert isinstance(made, lookout.ThreadLookout)
-    made.end()
+def test_a_thread_looks_where_a_process_would_be_a_child(pytester: pytest.Pytester) -> None:
+    script = pytester.makepyfile("""
+        import ctypes
+        import os
+        import signal
+
+        from pytest_startmethod.kernel import prctl
+        from pytest_startmethod.stall import lookout
+
+        SET_CHILD_SUBREAPER = 36
+        told = []
+        signal.signal(signal.SIGCHLD, lambda *_: told.append(1))
+        assert ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+        assert prctl.is_subreaper()
+        made = lookout.lookout(60)
+        assert isinstance(made, lookout.ThreadLookout)
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            assert not told
+            print("no child")
+    """)
+    assert pytester.runpython(script).outlines == ["no child"]
 
 
 @pytest.mark.parametrize("error", [PermissionError(1, ""), PermissionError(13, "")])

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_startmethod.guard import Guard
 from pytest_startmethod.leaks import reaper
+from pytest_startmethod.load_hooks import LoadHooks
 from pytest_startmethod.processes.owners import Owner
 from pytest_startmethod.watch.recorder import Recorder
 from pytest_startmethod.watch.wrappers import Wrappers
@@ -236,8 +237,9 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
     patched = multiprocessing.process.BaseProcess
     before = patched.start, patched.__init__
     owner: Owner | None = None
-    recorder = Recorder(lambda: owner, Guard())
-    wrappers = Wrappers(recorder)
+    guard = Guard()
+    recorder = Recorder(lambda: owner, guard)
+    wrappers = Wrappers(recorder, LoadHooks(guard))
     wrappers.install([context])
     try:
         nobodys = context.Process(target=os.getpid)

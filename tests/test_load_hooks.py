@@ -1,0 +1,154 @@
+"""What a run doesn't use isn't imported, and is watched once a test imports it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_startmethod.guard import Guard
+from pytest_startmethod.load_hooks import LoadHooks, loaded, loaded_classes
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+METHODS = ("fork", "spawn", "forkserver")
+
+if sys.platform == "win32":
+    METHODS = ("spawn",)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows can't fork")
+def test_a_fork_finds_no_module_that_it_wouldnt_find_without_the_plugin(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("""
+        import json
+        import multiprocessing
+        import sys
+
+        import pytest
+
+        def modules():
+            with open(f"modules-{len(sys.argv)}.json", "w") as file:
+                json.dump([n for n in sys.modules if "startmethod" not in n], file)
+
+        @pytest.mark.parametrize("method", ["fork"])
+        def test_it(method):
+            process = multiprocessing.get_context(method).Process(target=modules)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+    """)
+    without = pytester.runpytest_subprocess("-p", "no:startmethod")
+    without.assert_outcomes(passed=1)
+    (file,) = pytester.path.glob("modules-*.json")
+    expected = set(json.loads(file.read_text()))
+    file.unlink()
+    with_it = pytester.runpytest_subprocess("-p", "startmethod", "--start-method=fork", "-v")
+    with_it.assert_outcomes(passed=1)
+    (file,) = pytester.path.glob("modules-*.json")
+    assert set(json.loads(file.read_text())) - expected <= {"resource"}
+
+
+MAKERS = {
+    "concurrent.futures.process": """
+        from concurrent.futures import ProcessPoolExecutor
+
+        made = ProcessPoolExecutor(1, mp_context=mp_context)
+        made.submit(int).result()
+    """,
+    "multiprocessing.pool": """
+        made = mp_context.Pool(1)
+        made.apply(int)
+    """,
+    "multiprocessing.managers": """
+        made = mp_context.Manager()
+        made.list()
+    """,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("module", MAKERS)
+def test_what_is_first_imported_by_a_fixture_is_owned_by_that(
+    pytester: pytest.Pytester, module: str, method: str
+) -> None:
+    pytester.makepyfile(f"""
+        import sys
+
+        import pytest
+
+        kept = []
+
+        @pytest.fixture
+        def maker(mp_context):
+            assert {module!r} not in sys.modules
+            {MAKERS[module].replace(chr(10), chr(10) + "    ")}
+            loader = type(__import__("ast").__loader__)
+            assert type(sys.modules[{module!r}].__loader__) is loader
+            assert type(sys.modules[{module!r}].__spec__.loader) is loader
+            kept.append(made)
+
+        def test_it(maker):
+            pass
+    """)
+    result = pytester.runpytest_subprocess("-p", "startmethod", f"--start-method={method}")
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.re_match_lines([r".*ChildProcessLeakWarning: .*the fixture 'maker'.*"])
+
+
+@pytest.fixture
+def hooks(monkeypatch: pytest.MonkeyPatch) -> LoadHooks:
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    made = LoadHooks(Guard())
+    made.install()
+    return made
+
+
+def test_a_function_is_called_when_its_module_is_loaded_and_loaded_again(hooks: LoadHooks) -> None:
+    seen: list[str] = []
+    hooks.add("colorsys", lambda module: seen.append(module.__name__))
+    assert loaded("colorsys", "rgb_to_hls") is None
+    assert loaded_classes([("colorsys", "rgb_to_hls"), ("guard", "Guard")]) == ()
+    module = importlib.import_module("colorsys")
+    assert seen == ["colorsys"]
+    assert loaded("colorsys", "rgb_to_hls") is module.rgb_to_hls
+    importlib.reload(module)
+    assert seen == ["colorsys"] * 2
+    hooks.add("colorsys", lambda _: seen.append("at once"))
+    assert seen[2:] == ["at once"]
+
+
+def test_no_error_reaches_the_import_and_a_removed_function_isnt_called() -> None:
+    guard = Guard()
+    hooks = LoadHooks(guard)
+    before = list(sys.meta_path)
+    hooks.install()
+
+    def fail(_: ModuleType) -> None:
+        raise RuntimeError("of the plugin")
+
+    def never(_: ModuleType) -> None:
+        raise AssertionError
+
+    sys.modules.pop("colorsys", None)
+    hooks.add("colorsys", fail)
+    hooks.add("colorsys", never)
+    hooks.remove("colorsys", never)
+    try:
+        assert importlib.import_module("colorsys").rgb_to_hls
+    finally:
+        hooks.uninstall()
+    assert "RuntimeError: of the plugin" in guard.error
+    assert sys.meta_path == before
+
+
+def test_a_finder_that_somebody_has_taken_out_finds_nothing_by_itself(hooks: LoadHooks) -> None:
+    hooks.add("colorsys", lambda _: None)
+    hooks.uninstall()
+    assert hooks.find_spec("colorsys") is None
