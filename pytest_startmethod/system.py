@@ -35,45 +35,44 @@ WINDOWS = sys.platform == "win32"
 
 def _real(module: object, name: str) -> Any:  # noqa: ANN401 (of any type)
     """Return a function of a module; None on a platform without it."""
-    function = getattr(module, name, None)
-    return None if function is None else staticmethod(function)
+    return getattr(module, name, None)
 
 
 class System:
-    """The real functions; what a platform lacks is None."""
+    """The real functions; what a platform lacks is None. Called by the class, which binds none."""
 
-    monotonic = staticmethod(time.monotonic)
-    wall_clock = staticmethod(time.time)
-    sleep = staticmethod(time.sleep)
+    monotonic = time.monotonic
+    wall_clock = time.time
+    sleep = time.sleep
 
-    getpid = staticmethod(os.getpid)
-    getppid = staticmethod(os.getppid)
-    fstat = staticmethod(os.fstat)
-    stat = staticmethod(os.stat)
-    open = staticmethod(os.open)
-    read = staticmethod(os.read)
+    getpid = os.getpid
+    getppid = os.getppid
+    fstat = os.fstat
+    stat = os.stat
+    open = os.open
+    read = os.read
     pread = _real(os, "pread")
-    write = staticmethod(os.write)
-    close = staticmethod(os.close)
-    dup = staticmethod(os.dup)
+    write = os.write
+    close = os.close
+    dup = os.dup
     memfd_create = _real(os, "memfd_create")  # Linux
-    pipe = staticmethod(os.pipe)
-    listdir = staticmethod(os.listdir)
+    pipe = os.pipe
+    listdir = os.listdir
     readlink = _real(os, "readlink")
-    mkdir = staticmethod(os.mkdir)
-    unlink = staticmethod(os.unlink)
-    getcwd = staticmethod(os.getcwd)
+    mkdir = os.mkdir
+    unlink = os.unlink
+    getcwd = os.getcwd
     SEPARATOR = os.sep
-    kill = staticmethod(os.kill)
-    waitpid = staticmethod(os.waitpid)
+    kill = os.kill
+    waitpid = os.waitpid
     waitid = _real(os, "waitid")  # macOS has it since Python 3.13, Windows never
     pidfd_open = _real(os, "pidfd_open")  # Linux
     posix_spawn = _real(os, "posix_spawn")
-    urandom = staticmethod(os.urandom)
+    urandom = os.urandom
     getsid = _real(os, "getsid")
     geteuid = _real(os, "geteuid")  # not on Windows
-    chmod = staticmethod(os.chmod)
-    access = staticmethod(os.access)
+    chmod = os.chmod
+    access = os.access
     EXISTS = os.F_OK
 
     prlimit = _real(resource, "prlimit")  # Linux
@@ -82,11 +81,11 @@ class System:
 
     # Private, since Python 3.5: those of `signal` make an enum of the answer, and take ten times as
     # long, in each test. Where they go missing those do it.
-    set_handler = staticmethod(getattr(_signal, "signal", signal.signal))
-    get_handler = staticmethod(getattr(_signal, "getsignal", signal.getsignal))
+    set_handler = getattr(_signal, "signal", signal.signal)
+    get_handler = getattr(_signal, "getsignal", signal.getsignal)
     DEFAULT_HANDLER = int(signal.SIG_DFL)
     NO_HANDLERS = (DEFAULT_HANDLER, int(signal.SIG_IGN))
-    raise_signal = staticmethod(signal.raise_signal)
+    raise_signal = signal.raise_signal
     getitimer = _real(signal, "getitimer")
     ITIMER_REAL = getattr(signal, "ITIMER_REAL", 0)
     pthread_kill = _real(signal, "pthread_kill")
@@ -97,7 +96,7 @@ class System:
 
     register_dump = _real(faulthandler, "register")  # not on Windows
     unregister_dump = _real(faulthandler, "unregister")
-    dump_traceback = staticmethod(faulthandler.dump_traceback)
+    dump_traceback = faulthandler.dump_traceback
 
     poll = _real(select, "poll")
     READABLE = getattr(select, "POLLIN", 0)
@@ -116,20 +115,20 @@ class System:
 
     Socket = socket.socket
     Thread = threading.Thread
-    get_ident = staticmethod(threading.get_ident)
-    main_thread = staticmethod(threading.main_thread)
-    threads = staticmethod(threading.enumerate)
+    get_ident = threading.get_ident
+    main_thread = threading.main_thread
+    threads = threading.enumerate
     # Private, since Python 3.0, and faster than to list them: how many there are, but for the main
     # thread. Where it goes missing they are listed.
     count_threads = _real(_thread, "_count")
 
     executable = sys.executable
-    collect_garbage = staticmethod(gc.collect)
+    collect_garbage = gc.collect
 
     # Bound to the default context, even if tests replace these names in `multiprocessing`.
-    get_start_method = staticmethod(multiprocessing.get_start_method)
-    set_start_method = staticmethod(multiprocessing.set_start_method)
-    current_process = staticmethod(multiprocessing.current_process)
+    get_start_method = multiprocessing.get_start_method
+    set_start_method = multiprocessing.set_start_method
+    current_process = multiprocessing.current_process
 
     _environ = os.environ
     _undecoded = getattr(os, "environb", os.environ)  # Windows has only decoded items
@@ -267,4 +266,4 @@ if sys.platform == "win32":
         code = int(GET_EXIT_CODE(handle))
         return -signal.SIGTERM if code == TERMINATED else code
 
-    System.exit_code_of_handle = staticmethod(exit_code_of_handle)
+    System.exit_code_of_handle = exit_code_of_handle
