@@ -86,21 +86,21 @@ class Reporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the reports of runs under a start method."""
         # One hook for everything: most tests ask for no start method, and need little time here.
-        nodeid, run = report.nodeid, Run.told_by(report)
+        nodeid, when, run = report.nodeid, report.when, Run.told_by(report)
         if ASKS in report.keywords:
             self._reports.append(report)
-        elif report.when not in PHASES:
+        elif when not in PHASES:
             self._take_crash(report)
         else:
-            if self._listener is not None and (run is not None or not report.passed):
+            if self._listener is not None and (run is not None or report.outcome != "passed"):
                 self._listener(report)
             if run is not None and run.nodeid != run.test:
                 self._reports.append(report)
                 self._collected_as[run.nodeid] = run.test
+            elif self._by_default and when == "teardown":
+                self._decide(run, [*self._undecided.pop(nodeid, ()), report])
             elif self._by_default:
                 self._undecided.setdefault(nodeid, []).append(report)
-                if report.when == "teardown":
-                    self._decide(run, self._undecided.pop(nodeid))
         if run is not None:
             self._unfinished[nodeid] = run
             if report.when == "teardown":

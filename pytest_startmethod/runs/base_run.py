@@ -64,7 +64,6 @@ class BaseRun:
         self._watch = Watch(config, settings.contexts.values(), settings.stall_timeout)
         # The running test, if it asks for no start method.
         self._untouched: pytest.Item | None = None
-        self._is_concerned = False
         # Whether it runs in this process: pytest-forked runs tests in others.
         self._runs_here = False
         # What fixtures of classes, modules and the session have set, and those that have ended.
@@ -79,7 +78,7 @@ class BaseRun:
         """Set the process-wide default of a test, whatever changed it before."""
         own = marker.start_method(item)
         self._test.parameter = own
-        self._untouched, self._is_concerned = (item if own is None else None), False
+        self._untouched = item if own is None else None
         while self._ended:
             self._set_by.pop(self._ended.pop(), None)
         method = own or self._unasked
@@ -125,16 +124,13 @@ class BaseRun:
         """Record whether a test that asks for no start method depends on the process-wide default.
 
         It does if it used a process of that start method, or pinned the default by asking for it.
+        The last report of a test says so for all of them.
         """
         item = self._untouched
-        if item is None or self._unasked is None:
+        if report.when != "teardown" or item is None or self._unasked is None:
             return
-        if not self._is_concerned:
-            # What can't be told is run again.
-            self._is_concerned = (
-                not self._runs_here or self._watch.used_default or self._asked_for_default()
-            )
-        if self._is_concerned:
+        # What can't be told is run again.
+        if not self._runs_here or self._watch.used_default or self._asked_for_default():
             run = Run.told_by(report) or Run(self._unasked, report.nodeid, report.nodeid)
             run._replace(asked=False, concerned=True, path=str(item.path)).tell(report)
 

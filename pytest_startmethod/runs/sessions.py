@@ -66,7 +66,7 @@ class Sessions:
         if self._begun:
             return
         self._outcomes.add(report.nodeid, report)
-        if report.when not in PHASES and Run.told_by(report) is None:
+        if report.when not in PHASES:
             self._tell_of_crash(report)
         run = Run.told_by(report)
         if run is not None and run.concerned and report.nodeid not in self._concerned:
@@ -87,8 +87,8 @@ class Sessions:
         """Count a test as concerned if its worker crashed before it could tell."""
         path = self._config.rootpath / report.nodeid.partition("::")[0]
         if path.exists():
-            run = Run(self._first, report.nodeid, report.nodeid, asked=False, concerned=True)
-            run._replace(path=str(path)).tell(report)
+            run = Run.told_by(report) or Run(self._first, report.nodeid, report.nodeid)
+            run._replace(asked=False, concerned=True, path=str(path)).tell(report)
 
     def _add(self, nodeid: str, run: Run) -> None:
         grouped = getattr(self._config.option, "dist", "no") == "loadgroup"

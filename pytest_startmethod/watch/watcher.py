@@ -67,10 +67,12 @@ class Watch:
         """
         if self._used:
             return True
-        if self._test is None:
+        test = self._test
+        if test is None:
             return False
-        with self.guard:
-            return self._test.uses_expected(self._recorder.children if self._recorder else ())
+        with self.guard:  # `proven` is of an earlier phase: a fixture may have ended since
+            children = self._recorder.children if self._recorder else ()
+            return test.run.proven or test.uses_expected(children)
         return True  # what can't be told is run again
 
     def begin(
@@ -85,11 +87,13 @@ class Watch:
 
     def install(self) -> None:
         """Make ready for a test; nothing is patched before the first one."""
-        with self.guard:
+        try:
             if self._recorder is None:
                 self._install()
             if self._stall is not None:
                 self._stall.prepare()
+        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+            self.guard.note(error)
 
     def uninstall(self) -> None:
         """Watch no more tests, but end at the end of the session what they have left."""
