@@ -22,7 +22,7 @@ if sys.platform == "win32":
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows can't fork")
-def test_a_fork_finds_no_module_that_it_wouldnt_find_without_the_plugin(
+def test_a_test_and_its_fork_find_no_module_that_they_wouldnt_find_without_the_plugin(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile("""
@@ -32,26 +32,26 @@ def test_a_fork_finds_no_module_that_it_wouldnt_find_without_the_plugin(
 
         import pytest
 
-        def modules():
-            with open(f"modules-{len(sys.argv)}.json", "w") as file:
+        def modules(which):
+            with open(f"{which}.json", "w") as file:
                 json.dump([n for n in sys.modules if "startmethod" not in n], file)
 
         @pytest.mark.parametrize("method", ["fork"])
         def test_it(method):
-            process = multiprocessing.get_context(method).Process(target=modules)
+            modules("test")
+            process = multiprocessing.get_context(method).Process(target=modules, args=["child"])
             process.start()
             process.join()
             assert process.exitcode == 0
     """)
-    without = pytester.runpytest_subprocess("-p", "no:startmethod")
-    without.assert_outcomes(passed=1)
-    (file,) = pytester.path.glob("modules-*.json")
-    expected = set(json.loads(file.read_text()))
-    file.unlink()
-    with_it = pytester.runpytest_subprocess("-p", "startmethod", "--start-method=fork", "-v")
-    with_it.assert_outcomes(passed=1)
-    (file,) = pytester.path.glob("modules-*.json")
-    assert set(json.loads(file.read_text())) - expected <= {"resource"}
+    found = []
+    for args in (["-p", "no:startmethod"], ["-p", "startmethod", "--start-method=fork"]):
+        pytester.runpytest_subprocess(*args).assert_outcomes(passed=1)
+        files = (pytester.path / f"{which}.json" for which in ("test", "child"))
+        found.append([set(json.loads(file.read_text())) for file in files])
+    (test, child), (watched_test, watched_child) = found
+    assert watched_test - test <= {"resource"}
+    assert watched_child - child <= {"resource"}
 
 
 MAKERS = {

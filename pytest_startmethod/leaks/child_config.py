@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING
 
 from pytest_startmethod.leaks.marks import SEMAPHORE_PREFIX
+from pytest_startmethod.load_hooks import loaded
 from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ class ChildConfig:
         After children have ended and all else that the plugin has to end. That is not documented,
         since Python 2.6.
         """
-        Finalize(None, shutil.rmtree, args=[self.folder, True], exitpriority=-100)
+        finalize = loaded("multiprocessing.util", "Finalize")
+        if finalize is None:  # no process was started
+            shutil.rmtree(self.folder, ignore_errors=True)
+        else:
+            finalize(None, shutil.rmtree, args=[self.folder, True], exitpriority=-100)
 
     def give(self, process: BaseProcess, mark: int) -> None:
         """Let a process that is about to be started have it; its mark is 0 where it has none."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING
 
 from pytest_startmethod.explain import findings
 from pytest_startmethod.leaks import descendants, reaper
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from pytest_startmethod.leaks.segments import Segment, Segments
     from pytest_startmethod.processes.children import Child
@@ -33,11 +32,10 @@ def is_installed(place: str) -> bool:
 def leave(children: Collection[Child]) -> None:
     """Leave children to the libraries that started them, until Python exits.
 
-    multiprocessing calls such finalizers just before it waits for its children. It is not
-    documented, since Python 2.6.
+    A priority of 0 comes just before multiprocessing waits for its children.
     """
     if children:
-        Finalize(None, _end, args=[list(children)], exitpriority=0)
+        _finalize(0, _end, list(children))
 
 
 def _end(children: list[Child]) -> None:
@@ -52,7 +50,7 @@ def leave_descendants(children: Sequence[Child]) -> None:
     A priority below 0 comes after multiprocessing has ended and joined its children.
     """
     if children:
-        Finalize(None, _end_descendants, args=[list(children)], exitpriority=-1)
+        _finalize(-1, _end_descendants, list(children))
 
 
 def _end_descendants(children: Sequence[Child]) -> None:
@@ -63,13 +61,21 @@ def _end_descendants(children: Sequence[Child]) -> None:
 def leave_segments(segments: Segments, kept: Sequence[Segment]) -> None:
     """Leave shared memory to the exit hooks of those who made it, and then unlink it."""
     if kept:
-        Finalize(None, _unlink, args=[segments, list(kept)], exitpriority=-1)
+        _finalize(-1, _unlink, segments, list(kept))
 
 
 def _unlink(segments: Segments, kept: Sequence[Segment]) -> None:
     with suppress(Exception):  # as above
         left = [one for one in kept if segments.remove(one)]
         _tell(findings.memory([one for one in left if is_installed(one.place)]))
+
+
+def _finalize(priority: int, function: Callable[..., None], *args: object) -> None:
+    """Let multiprocessing call a function when Python exits: not documented, since Python 2.6."""
+    # Loaded with the first process. Any earlier would change the order of exit hooks.
+    from multiprocessing.util import Finalize
+
+    Finalize(None, function, args=args, exitpriority=priority)
 
 
 def _tell(warnings: Sequence[Warning]) -> None:

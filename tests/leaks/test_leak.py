@@ -319,6 +319,7 @@ def test_what_a_library_starts_and_keeps_is_ended_by_it_or_else_when_python_exit
         textwrap.dedent(f"""
             import atexit
             import multiprocessing
+            import multiprocessing.util  # so that `end` is called before its exit hook
 
             import helper
 
