@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.processes.exit_codes import is_fault
@@ -13,14 +14,6 @@ from pytest_startmethod.system import WINDOWS, System
 if TYPE_CHECKING:
     from pytest_startmethod.processes import dumps
     from pytest_startmethod.processes.owners import Owner
-
-
-def weak(thing: object) -> weakref.ref[Any] | None:
-    """Return a weak reference, or None if the object's class allows none."""
-    try:
-        return weakref.ref(thing)
-    except TypeError:
-        return None
 
 
 class Child:
@@ -75,7 +68,10 @@ class Child:
         self.began = System.monotonic()
         self.mark = 0
         """The mark that it and its descendants have (see `leaks.marks`); 0 for none."""
-        self._maker = None if maker is None else weak(maker)
+        self._maker: weakref.ref[Any] | None = None
+        if maker is not None:
+            with suppress(TypeError):  # its class allows none
+                self._maker = weakref.ref(maker)
         self.by_pool = by_pool
         """Whether a thread of a pool or an executor asks for its exit code."""
         self.by_manager = self._maker is not None and not by_pool
@@ -110,7 +106,10 @@ class Child:
 
     def has_started(self, popen: object, pid: int) -> None:
         """Learn what holds the process, as it runs now."""
-        self._popen = weak(popen)
+        try:
+            self._popen = weakref.ref(popen)
+        except TypeError:  # its class allows none
+            self._popen = None
         self.pid = pid
         # What started a process alone knows by which method, since Python 3.4. Where it goes
         # missing the child is still recorded, and counts as proof of nothing.

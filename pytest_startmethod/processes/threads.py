@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_startmethod.kernel import waits
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
 
 # Whose threads serve pools, executors and queues, and answer nobody by themselves.
 SERVING = ("multiprocessing.queues", "concurrent.futures.process", "multiprocessing.pool")
+
+TASKS = "/proc/self/task" if waits.AVAILABLE else ""
+"""The folder of this process's threads, native ones too; "" but on Linux."""
 
 FEW = 10
 """As many threads at most are named in a sentence."""
@@ -42,9 +44,7 @@ def serves(thread: threading.Thread) -> bool:
 
 def thread_ids() -> frozenset[int]:
     """Return the system's ids of all threads, native ones too; none but on Linux."""
-    if not waits.AVAILABLE or sys.platform == "win32":
-        return frozenset()
-    return frozenset(int(name) for name in System.listdir("/proc/self/task"))
+    return frozenset(int(name) for name in System.listdir(TASKS)) if TASKS else frozenset()
 
 
 class Beside(NamedTuple):
@@ -111,9 +111,7 @@ def _find() -> dict[int | None, dumps.Thread]:
 
 def _count() -> int:
     """Return how many threads this process has, native ones too; 1 but on Linux."""
-    if not waits.AVAILABLE or sys.platform == "win32":
-        return 1
-    return System.stat("/proc/self/task").st_nlink - 2
+    return System.stat(TASKS).st_nlink - 2 if TASKS else 1
 
 
 def _dump() -> str:

@@ -213,7 +213,7 @@ class Wrappers:
             if self._marks is not None:
                 mark = self._marks.begin(forks=method == "fork")
             if self._child_config is not None:
-                self._child_config.give(process, mark)
+                self._child_config.give(process, mark, forks=forks)
             if child is not None:
                 child.mark = mark
                 if forks:

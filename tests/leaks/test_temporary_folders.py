@@ -149,6 +149,28 @@ def test_a_suite_may_choose_another_folder_for_temporary_files(
     run_impatient("-W", "error").assert_outcomes(passed=len(METHODS))
 
 
+@pytest.mark.usefixtures("temporary")
+def test_a_test_may_be_the_first_that_asks_where_temporary_files_are(
+    pytester: pytest.Pytester, run_impatient: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import os
+        import tempfile
+
+        def test_it(mp_context, monkeypatch):
+            assert tempfile.tempdir is None
+            folder = f"{os.environ['TMPDIR']}/{mp_context.get_start_method()}"
+            os.mkdir(folder)
+            monkeypatch.setenv("TMPDIR", folder)
+            with mp_context.Manager() as manager:
+                assert manager.address.startswith(folder)
+        """
+    )
+    for method in METHODS:  # with -s pytest itself has no temporary files
+        run_impatient(f"--start-method={method}", "-s").assert_outcomes(passed=1)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_a_child_that_gives_up_its_rights_may_listen(
     pytester: pytest.Pytester, run_impatient: Callable[..., pytest.RunResult]
