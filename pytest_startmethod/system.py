@@ -130,6 +130,7 @@ class System:
     set_start_method = multiprocessing.set_start_method
     current_process = multiprocessing.current_process
 
+    plugins_variable = os.environ.get("PYTEST_PLUGINS", "")
     _environ = os.environ
     _undecoded = getattr(os, "environb", os.environ)  # Windows has only decoded items
 

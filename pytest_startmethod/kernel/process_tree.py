@@ -66,13 +66,13 @@ def process_tree(
 
 
 def _may_come_from(here: int, pid: int, stats: Mapping[int, list[bytes]]) -> bool:
-    """Tell whether this process may be the one that started an orphan of its session.
+    """Tell whether this process may be the one that started an orphan.
 
     A fork of this process is known by its command line, another program by the variables that
-    pytest and its workers have set. What can't be read counts.
+    pytest and its workers have set. What can't be read counts, but for that of other sessions.
     """
     fields, own = stats[pid], stats[here]
-    if fields[SESSION] != own[SESSION] or int(fields[START_TIME]) <= int(own[START_TIME]):
+    if int(fields[START_TIME]) <= int(own[START_TIME]):
         return False
     try:
         commands = {System.read_file(f"/proc/{each}/cmdline") for each in (pid, here)}
@@ -80,7 +80,7 @@ def _may_come_from(here: int, pid: int, stats: Mapping[int, list[bytes]]) -> boo
             return True
         variables = System.read_all(f"/proc/{pid}/environ").split(b"\0")
     except OSError:
-        return True
+        return fields[SESSION] == own[SESSION]
     worker = System.environment().get(b"PYTEST_XDIST_WORKER")
     workers = [one for one in variables if one.startswith(b"PYTEST_XDIST_WORKER=")]
     has_worker = workers == ([] if worker is None else [b"PYTEST_XDIST_WORKER=%b" % worker])

@@ -7,6 +7,7 @@ import threading
 from contextlib import suppress
 from typing import NamedTuple
 
+from pytest_startmethod.processes.places import INSTALLED
 from pytest_startmethod.system import System
 
 HEADER = re.compile(
@@ -16,7 +17,6 @@ FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<fu
 
 STANDARD = str(threading.__file__).rpartition(System.SEPARATOR)[0] + System.SEPARATOR
 """The folder of the standard library."""
-INSTALLED = ("site-packages", "dist-packages")
 
 MOST = 10
 """As many frames of a thread are shown at most, and as many threads of a process."""

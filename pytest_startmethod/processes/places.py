@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_startmethod.system import System
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+
+
+INSTALLED = ("site-packages", "dist-packages")
+"""The folders that libraries are installed in."""
 
 
 def package(frame: FrameType) -> str:
@@ -26,10 +33,19 @@ def test_modules(item: pytest.Item) -> Sequence[ModuleType]:
 
 
 def plugin_modules(config: pytest.Config) -> set[str]:
-    """Return the names of the modules of pytest's plugins, whose threads aren't the test's."""
+    """Return the names of the modules of pytest's plugins, whose threads aren't the test's.
+
+    What a conftest loads by `pytest_plugins` is the suite's own, unless it is installed.
+    """
     plugins = config.pluginmanager.get_plugins()
     named = {p.__name__ if isinstance(p, ModuleType) else type(p).__module__ for p in plugins}
-    return {name for name in named if not _is_conftest(name)}
+    given = {*config.getoption("plugins"), *System.plugins_variable.split(",")}
+    return {name for name in named if name in given or _is_installed(name)}
+
+
+def _is_installed(name: str) -> bool:
+    file = str(getattr(sys.modules.get(name), "__file__", None))
+    return any(folder in file for folder in INSTALLED)
 
 
 def _is_conftest(name: str) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pytest_startmethod.processes.children import Child
 
 
+SOON = 1.0
+"""Seconds after which a further wait of a test that has stalled is looked at."""
+
 SIGNAL = lookout.SIGNAL
 SIGALRM = getattr(signal, "SIGALRM", 0)
 
@@ -64,6 +67,8 @@ class StallWatch:
         self._main = System.main_thread().ident
         self._lock = threading.RLock()  # not held while others' code runs
         self._lookout: lookout.Lookout | None = None
+        # The one for all tests, while a test that has stalled has one of its own.
+        self._usual: lookout.Lookout | None = None
         self._on = False
         # Whether the lookout looks, and the signal has its handler.
         self._looks = False
@@ -110,6 +115,8 @@ class StallWatch:
             self._on = self._looks = False
             if self._lookout is not None:
                 self._lookout.pause()
+            if self._usual is not None:
+                self._lookout, self._usual = self._usual, None
 
     def end(self) -> None:
         """End the lookout, and handle the signal as before."""
@@ -165,8 +172,19 @@ class StallWatch:
                 self._pass_on(signum, frame)
         else:
             stall = self._look(frame)
+            if stall is not None:
+                self._look_soon()
         if stall is not None:
             self._on_stall(stall)
+
+    def _look_soon(self) -> None:
+        """Look at the next wait sooner: what a test leaves by ``with`` may wait for the same."""
+        with self._guard, self._lock:
+            if self._lookout is not None and self._usual is None:
+                self._lookout.pause()
+                self._usual = self._lookout
+                self._lookout = lookout.ThreadLookout(min(SOON, self._seconds))
+                self._lookout.begin()
 
     def _pass_on(self, signum: int, frame: FrameType | None) -> None:
         """Do what a Ctrl-Break of the user's did before."""

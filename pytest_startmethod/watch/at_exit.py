@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from pytest_startmethod.explain import findings
 from pytest_startmethod.leaks import descendants, reaper
+from pytest_startmethod.processes.places import INSTALLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from pytest_startmethod.leaks.segments import Segment, Segments
     from pytest_startmethod.processes.children import Child
-
-INSTALLED = ("site-packages", "dist-packages")
-"""The folders that libraries are installed in."""
 
 
 def is_librarys(child: Child) -> bool:

@@ -81,6 +81,43 @@ def test_a_lock_that_another_thread_held_at_the_fork(
     assert hints(result) == [stack_hints.AT_THE_FORK]
 
 
+def test_a_test_that_has_stalled_waits_no_second_time_so_long(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    """As ``with`` an executor does, whose worker is deadlocked: it waits for that to end."""
+    pytester.makepyfile(
+        helper="""
+            import threading
+
+            def locks_itself():
+                lock = threading.Lock()
+                lock.acquire()
+                lock.acquire()
+        """,
+        test_it="""
+            from concurrent.futures import ProcessPoolExecutor
+
+            import helper
+
+            def test_it(mp_context):
+                with ProcessPoolExecutor(1, mp_context) as executor:
+                    executor.submit(helper.locks_itself).result()
+
+            def test_next(mp_context):
+                process = mp_context.Process(target=int)
+                process.start()
+                process.join()
+        """,
+    )
+    # A run is aborted after 50 s: that isn't enough for two such waits.
+    long = ("-o", "start_method_stall_timeout=27")
+    result = run_watched(*long, *ALLOWED, f"--start-method={METHODS[0]}")
+    result.assert_outcomes(failed=1, passed=1, warnings=result.parseoutcomes().get("warnings", 0))
+    message = "Failed: blocked for 27 s in a wait that no process or thread can end any more: "
+    found = [line for line in result.outlines if line.startswith("E  ") and message in line]
+    assert len(found) == 2
+
+
 def test_a_child_is_joined_before_its_queue_is_read(
     pytester: pytest.Pytester, run_blocked: Callable[..., pytest.RunResult]
 ) -> None:

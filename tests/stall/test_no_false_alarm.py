@@ -642,6 +642,87 @@ NUMBER = 29
 """As many tests it has; under fork four more."""
 
 
+def test_a_thread_of_a_plugin_of_the_suites_own_may_answer(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makeconftest("pytest_plugins = ['answering']")
+    pytester.makepyfile(
+        helper=HELPER,
+        answering="""
+            import signal
+            import threading
+            import time
+
+            import pytest
+
+            def answer(future):
+                time.sleep(4)
+                future.set_result("here")
+
+            @pytest.fixture
+            def ask():
+                return lambda future: threading.Thread(target=answer, args=[future]).start()
+
+            @pytest.fixture
+            def alarm():
+                asked = []
+                before = signal.signal(signal.SIGALRM, lambda *_: asked.pop().set_result("here"))
+
+                def alarm(future):
+                    asked.append(future)
+                    signal.setitimer(signal.ITIMER_REAL, 4)
+
+                yield alarm
+                signal.signal(signal.SIGALRM, before)
+        """,
+        test_it="""
+            from concurrent.futures import Future
+
+            import helper
+            import pytest
+
+            @pytest.mark.parametrize("by", ["ask", "alarm"])
+            def test_it(mp_context, by, request):
+                helper.crash(mp_context)
+                future = Future()
+                request.getfixturevalue(by)(future)
+                assert future.result() == "here"
+        """,
+    )
+    result = run_watched(*QUICK, *CRASH_ALLOWED)
+    result.assert_outcomes(passed=2 * len(METHODS))
+
+
+@pytest.mark.parametrize("leave", ["", "setsid"])
+def test_a_job_that_a_shell_has_left_may_end_a_child_that_is_deadlocked(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult], leave: str
+) -> None:
+    pytester.makepyfile(
+        helper="""
+            import threading
+
+            def locks_itself():
+                lock = threading.Lock()
+                lock.acquire()
+                lock.acquire()
+        """,
+        test_it=f"""
+            import subprocess
+
+            import helper
+
+            def test_it(mp_context):
+                process = mp_context.Process(target=helper.locks_itself)
+                process.start()
+                job = f"{leave} sh -c 'sleep 4; kill -9 {{process.pid}}' > /dev/null 2>&1 &"
+                subprocess.run(["sh", "-c", job], check=True)
+                process.join()
+                assert process.exitcode == -9
+        """,
+    )
+    run_watched(*QUICK).assert_outcomes(passed=len(METHODS))
+
+
 @pytest.fixture
 def patient(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Make a suite whose tests wait for so long."""
