@@ -109,11 +109,11 @@ def test_a_test_that_has_stalled_waits_no_second_time_so_long(
                 process.join()
         """,
     )
-    # A run is aborted after 50 s: that isn't enough for two such waits.
-    long = ("-o", "start_method_stall_timeout=27")
-    result = run_watched(*long, *ALLOWED, f"--start-method={METHODS[0]}")
+    # There is no time for two waits of 10 s.
+    args = ("-o", "start_method_stall_timeout=10", *ALLOWED, f"--start-method={METHODS[0]}")
+    result = run_watched(*args, seconds=22)
     result.assert_outcomes(failed=1, passed=1, warnings=result.parseoutcomes().get("warnings", 0))
-    message = "Failed: blocked for 27 s in a wait that no process or thread can end any more: "
+    message = "Failed: blocked for 10 s in a wait that no process or thread can end any more: "
     found = [line for line in result.outlines if line.startswith("E  ") and message in line]
     assert len(found) == 2
 
