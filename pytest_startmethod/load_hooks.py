@@ -52,7 +52,8 @@ class LoadHooks:
         self._functions.setdefault(name, []).append(function)
         module = sys.modules.get(name)
         if module is not None:
-            function(module)
+            with self._guard:
+                function(module)
 
     def remove(self, name: str, function: Callable[[ModuleType], object]) -> None:
         """Call a function no more."""

@@ -131,6 +131,7 @@ class System:
     current_process = multiprocessing.current_process
 
     plugins_variable = os.environ.get("PYTEST_PLUGINS", "")
+    """The names of plugins that pytest loads besides those of its options."""
     _environ = os.environ
     _undecoded = getattr(os, "environb", os.environ)  # Windows has only decoded items
 

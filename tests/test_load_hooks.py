@@ -54,6 +54,31 @@ def test_a_test_and_its_fork_find_no_module_that_they_wouldnt_find_without_the_p
     assert watched_child - child <= {"resource"}
 
 
+@pytest.mark.posix("Windows has no resource tracker")
+def test_a_module_that_is_loaded_twice_is_watched_twice_and_each_is_its_own(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("""
+        import importlib
+        import sys
+
+        NAME = "multiprocessing.resource_tracker"
+
+        def test_it(mp_context):
+            assert NAME not in sys.modules
+            first = importlib.import_module(NAME)
+            del sys.modules[NAME]
+            second = importlib.import_module(NAME)
+            assert first is not second
+            first.register("/mp-none", "semaphore")
+            first.unregister("/mp-none", "semaphore")
+            assert first._resource_tracker._fd is not None
+            assert second._resource_tracker._fd is None
+    """)
+    args = ("-p", "startmethod", "--start-method=fork")
+    pytester.runpytest_subprocess(*args).assert_outcomes(passed=1)
+
+
 MAKERS = {
     "concurrent.futures.process": """
         from concurrent.futures import ProcessPoolExecutor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from functools import partial
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +91,8 @@ class Launcher:
         self._load_hooks.add(name, function)
 
     def _wrap_preparation_data(self, spawn: ModuleType) -> None:
-        self._get_preparation_data = spawn.get_preparation_data
-        self._patch(spawn, "get_preparation_data", self._preparation_data)
+        wrapped = partial(self._preparation_data, spawn.get_preparation_data)
+        self._patch(spawn, "get_preparation_data", wrapped)
 
     def _install_servers(self, forkserver: ModuleType) -> None:
         servers = self._make_servers(forkserver, self._preload, self._guard)
@@ -130,10 +131,12 @@ class Launcher:
         self._put_back.callback(setattr, place, name, getattr(place, name))
         setattr(place, name, new)
 
-    def _preparation_data(self, name: str) -> dict[str, Any]:
+    def _preparation_data(
+        self, original: Callable[[str], dict[str, Any]], name: str
+    ) -> dict[str, Any]:
         """Let a child tell where it is, and import what pytest didn't import by ``sys.path``."""
         pinned = System.get_start_method(allow_none=True)
-        data: dict[str, Any] = self._get_preparation_data(name)
+        data = original(name)
         with self._guard:
             if pinned is None:  # until Python 3.13 to ask for the data is to pin the default
                 System.set_start_method(None, force=True)

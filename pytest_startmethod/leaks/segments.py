@@ -6,10 +6,10 @@ of multiprocessing calls them by their module. Other children get `journal`.
 
 from __future__ import annotations
 
-import functools
 import marshal
 import sys
 from contextlib import ExitStack, suppress
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_startmethod.launch.imports import Source
@@ -114,8 +114,9 @@ class Segments:
     def _wrap_tracker(self, tracker: ModuleType) -> None:
         self._tracker = tracker
         self._register, self._unregister = tracker.register, tracker.unregister
-        self._patch(tracker, "register", self._registers)
-        self._patch(tracker, "unregister", self._unregisters)
+        # Each with its own original: a suite may load the module a second time.
+        self._patch(tracker, "register", partial(self._registers, tracker.register))
+        self._patch(tracker, "unregister", partial(self._unregisters, tracker.unregister))
         # What unlinks a segment that isn't tracked here, private, since Python 3.8. Where it goes
         # missing, one that a child's own tracker knows counts as unlinked by that.
         module = getattr(tracker, "_posixshmem", None)
@@ -124,8 +125,8 @@ class Segments:
 
     def _wrap_preparation_data(self, spawn: ModuleType) -> None:
         self._spawn = spawn
-        self._get_preparation_data = spawn.get_preparation_data
-        self._patch(spawn, "get_preparation_data", self._preparation_data)
+        wrapped = partial(self._preparation_data, spawn.get_preparation_data)
+        self._patch(spawn, "get_preparation_data", wrapped)
 
     def uninstall(self) -> None:
         """Record no longer."""
@@ -178,8 +179,8 @@ class Segments:
         self._put_back.callback(setattr, place, name, getattr(place, name))
         setattr(place, name, new)
 
-    def _registers(self, name: str, rtype: str) -> None:
-        self._register(name, rtype)
+    def _registers(self, original: Callable[..., None], name: str, rtype: str) -> None:
+        original(name, rtype)
         if rtype == journal.MEMORY and self._journal is not None:
             with self._guard, suppress(FileNotFoundError):  # unlinked already, or no folder
                 frame = sys._getframe(1)  # noqa: SLF001 (no other way to see who calls, on CPython)
@@ -193,14 +194,14 @@ class Segments:
         place, inode = makers.line(frame), System.stat(file).st_ino
         self._own[name] = Segment(name, file, inode, place, owner)
 
-    def _unregisters(self, name: str, rtype: str) -> None:
-        self._unregister(name, rtype)
+    def _unregisters(self, original: Callable[..., None], name: str, rtype: str) -> None:
+        original(name, rtype)
         if rtype == journal.MEMORY:
             with self._guard:
                 self._drop(name)
 
     def _wrap_unlink(self, original: Callable[[str], None]) -> Callable[[str], None]:
-        @functools.wraps(original)
+        @wraps(original)
         def shm_unlink(name: str) -> None:
             original(name)
             with self._guard:
@@ -214,9 +215,11 @@ class Segments:
         if self._journal is not None:
             self._journal.drop(name)
 
-    def _preparation_data(self, name: str) -> dict[str, Any]:
+    def _preparation_data(
+        self, original: Callable[[str], dict[str, Any]], name: str
+    ) -> dict[str, Any]:
         """Let a child that doesn't fork keep the journal, too."""
-        data: dict[str, Any] = self._get_preparation_data(name)
+        data = original(name)
         # Another Python than this one may not understand its code.
         own = self._spawn.get_executable() in (System.executable, System.executable.encode())
         if self._journal is not None and own:
