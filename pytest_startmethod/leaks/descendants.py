@@ -23,7 +23,7 @@ from pytest_startmethod.processes.broken_starts import PATIENCE
 from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pytest_startmethod.processes.children import Child
     from pytest_startmethod.processes.owners import Owner
@@ -95,14 +95,15 @@ class MarkedChildren:
         return taken
 
 
-def stop(children: Sequence[Child], *, daemons_stay: bool) -> list[Descendant]:
+def stop(children: Sequence[Child], daemons_stay: Callable[[], bool]) -> list[Descendant]:
     """Stop what children have left, and return those that didn't end by themselves.
 
     They get `reaper.GRACE` seconds for that, then a SIGTERM, and a SIGKILL. Those that left by
-    ``setsid()`` stay where `daemons_stay`, or where the test allowed that.
+    ``setsid()`` stay where `daemons_stay`, which is asked if there are some, or where the test
+    allowed that.
     """
     leaked: list[Descendant] = []
-    alive = _alive(_find(children, daemons_stay=daemons_stay), reaper.GRACE) if children else []
+    alive = _alive(_find(children, daemons_stay), reaper.GRACE) if children else []
     for _ in range(ROUNDS):
         if not alive:
             break
@@ -111,15 +112,15 @@ def stop(children: Sequence[Child], *, daemons_stay: bool) -> list[Descendant]:
         leaked += found
         _end(found, signal.SIGTERM, reaper.GRACE)
         _end(found, reaper.KILL, PATIENCE)
-        if not daemons_stay:  # which a helper may serve
+        if not daemons_stay():  # which a helper may serve
             helpers = _alive([one for one in alive if one.is_helper], reaper.GRACE)
             _end(helpers, reaper.KILL, PATIENCE)
         # What one of them has started to take its place.
-        alive = _find(children, daemons_stay=daemons_stay) if found else []
+        alive = _find(children, daemons_stay) if found else []
     return leaked
 
 
-def _find(children: Sequence[Child], *, daemons_stay: bool) -> list[Descendant]:
+def _find(children: Sequence[Child], daemons_stay: Callable[[], bool]) -> list[Descendant]:
     by_mark = {child.mark: child for child in children}
     found = []
     for pid in _candidates(children):
@@ -127,7 +128,7 @@ def _find(children: Sequence[Child], *, daemons_stay: bool) -> list[Descendant]:
         if child is not None and pid != child.pid:
             one = _look(pid, child)
             if one is not None and not (
-                (daemons_stay or child.daemons_stay) and one.session != System.getsid(0)
+                one.session != System.getsid(0) and (child.daemons_stay or daemons_stay())
             ):
                 found.append(one)
     return found

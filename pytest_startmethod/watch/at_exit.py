@@ -53,7 +53,7 @@ def leave_descendants(children: Sequence[Child]) -> None:
 
 def _end_descendants(children: Sequence[Child]) -> None:
     with suppress(Exception):  # as above
-        _tell(findings.leak([], descendants.stop(children, daemons_stay=False)))
+        _tell(findings.leak([], descendants.stop(children, lambda: False)))
 
 
 def leave_segments(segments: Segments, kept: Sequence[Segment]) -> None:

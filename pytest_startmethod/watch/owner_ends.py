@@ -78,7 +78,7 @@ def end_session(recorder: Recorder) -> list[Warning]:
 
 
 def _stop_left(children: Sequence[Child]) -> list[Descendant]:
-    return descendants.stop(children, daemons_stay=_is_allowed())
+    return descendants.stop(children, _is_allowed)
 
 
 def _is_allowed() -> bool:

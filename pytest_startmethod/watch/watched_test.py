@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_startmethod.processes import places
@@ -10,7 +11,8 @@ from pytest_startmethod.record import Run, without_method
 from pytest_startmethod.selection import marker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from types import ModuleType
 
     import pytest
 
@@ -28,8 +30,6 @@ class WatchedTest:
         self.item = item
         self.run = _run(item, method)
         self.expected = expected
-        self.modules = places.test_modules(item)
-        """Where the targets of its processes may be."""
         self.owner = Owner("the test", lasts=not self.run.asked, untouched=not self.run.asked)
         self.children: list[Child] = []
         """Those that were started while it ran."""
@@ -38,6 +38,11 @@ class WatchedTest:
         self.passed = False
         self.stderr = ""
         self._finder = finder
+
+    @cached_property
+    def modules(self) -> Sequence[ModuleType]:
+        """Where the targets of its processes may be: to find them takes time, and few ask."""
+        return places.test_modules(self.item)
 
     def unjudged(self) -> list[Child]:
         """Return the children that weren't looked at for mismatches so far."""
