@@ -1,4 +1,4 @@
-"""Makes Python's own importer import the plugin's modules.
+"""Lets Python's own importer import the plugin's modules.
 
 pytest imports the modules of plugins by an importer that rewrites assertions. That is several times
 slower, most of all where no bytecode may be written, and the plugin's modules have no tests.
@@ -7,11 +7,12 @@ slower, most of all where no bytecode may be written, and the plugin's modules h
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -29,12 +30,12 @@ class Finder:
         return PathFinder.find_spec(name, path, target) if name.startswith(PREFIX) else None
 
 
-def install() -> None:
-    """Put the finder in front of the others."""
+@contextmanager
+def own_modules() -> Iterator[None]:
+    """Put the finder in front of the others, for the time in which the plugin is imported."""
     sys.meta_path.insert(0, Finder)
-
-
-def uninstall() -> None:
-    """Remove the finder."""
-    if Finder in sys.meta_path:
-        sys.meta_path.remove(Finder)
+    try:
+        yield
+    finally:
+        if Finder in sys.meta_path:  # a hook of others may have replaced the list
+            sys.meta_path.remove(Finder)

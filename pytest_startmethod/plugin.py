@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import warnings
     from collections.abc import Generator, Sequence
 
-importer.install()
-
 # The hooks import what only a run of tests needs: "pytest --version" stays as fast as without the
 # plugin.
 
@@ -77,26 +75,27 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: Sequence[str]
 ) -> Generator[None, object, object]:
     """Set the process-wide default before conftests are imported, and check options after it."""
-    if not early_config.known_args_namespace.version:
-        from pytest_startmethod import system  # noqa: F401 (before a conftest may replace anything)
-    if early_config.known_args_namespace.start_method or early_config.getini("start_methods"):
-        from pytest_startmethod import settings
+    with importer.own_modules():
+        if not early_config.known_args_namespace.version:
+            from pytest_startmethod import system  # noqa: F401 (before a conftest may replace it)
+        if early_config.known_args_namespace.start_method or early_config.getini("start_methods"):
+            from pytest_startmethod import settings
 
-        settings.set_default_early(early_config)
+            settings.set_default_early(early_config)
     result = yield  # conftests may add options
     if any(str(arg).startswith("--start") for arg in args):
-        from pytest_startmethod import spelling
-
+        with importer.own_modules():
+            from pytest_startmethod import spelling
         spelling.check_options(parser, args)
     return result
 
 
+@importer.own_modules()
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings and register the other hooks; a mistake of the user's ends the run here."""
     from pytest_startmethod import registration, settings
     from pytest_startmethod.selection import collection, fixtures, marker
 
-    config.add_cleanup(importer.uninstall)
     config.addinivalue_line("markers", marker.MARKER_HELP)
     known = config.stash[settings.SETTINGS] = settings.read(config)
     config.pluginmanager.register(fixtures.plugin(known), "startmethod-fixtures")
@@ -116,6 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # and so shown below the lines of other plugins
+@importer.own_modules()
 def pytest_report_header(config: pytest.Config) -> str:
     """Show which start methods tests run under."""
     from pytest_startmethod import settings
@@ -142,6 +142,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
         spelling.suggest_in_error(report)
 
 
+@importer.own_modules()
 def _prepare_runs(config: pytest.Config, tests: list[pytest.Item]) -> None:
     from pytest_startmethod.runs import base_run
 

@@ -106,6 +106,22 @@ def test_python_and_not_pytest_imports_the_modules_of_the_plugin(
     assert result.ret == 0
 
 
+def test_no_finder_of_the_plugins_is_there_in_a_run_that_uses_none_of_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("""
+        import sys
+
+        def test_it():
+            with open("finders.txt", "a") as file:
+                print(*(getattr(f, "__name__", type(f).__name__) for f in sys.meta_path), file=file)
+    """)
+    for args in (["-p", "no:startmethod"], ["-p", "startmethod"]):
+        pytester.runpytest_subprocess(*args).assert_outcomes(passed=1)
+    without, with_it = (pytester.path / "finders.txt").read_text(encoding="utf-8").splitlines()
+    assert with_it == without
+
+
 def words(result: pytest.RunResult) -> str:
     assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     return " ".join(result.stdout.str().split())

@@ -9,10 +9,11 @@ from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.launch import listener
+from pytest_startmethod.launch.forkservers import Forkservers
 from pytest_startmethod.launch.imports import FIND, Source, hidden
 from pytest_startmethod.launch.script import is_script_of
 from pytest_startmethod.load_hooks import loaded
-from pytest_startmethod.system import WINDOWS, System
+from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -58,23 +59,17 @@ class Launcher:
         self._load_hooks = load_hooks
         self._signum = signum
         self._listener = b""  # its source
-        self._make_servers: Any = None  # the class, where there are forkservers
-        self._servers: Any = None
+        self._servers: Forkservers | None = None
         self._main_is_script = False
         self._put_back = ExitStack()
 
     def prepare(self) -> None:
-        """Read and import what is needed, before a test may hide the file system."""
+        """Read what is needed, before a test may hide the file system."""
         with self._guard:
             self._main_is_script = is_script_of("pytest", sys.modules["__main__"])
         if self._signum:
             with self._guard:
                 self._listener = System.read_all(str(listener.__file__))
-        if not WINDOWS:
-            with self._guard:
-                from pytest_startmethod.launch.forkservers import Forkservers
-
-                self._make_servers = Forkservers
 
     def install(self) -> None:
         """Help the processes that are started from now on."""
@@ -83,8 +78,7 @@ class Launcher:
             main = sys.modules["__main__"]
             self._patch(main, "__spec__", ModuleSpec("pytest.__main__", None))
         self._with("multiprocessing.spawn", self._wrap_preparation_data)
-        if self._make_servers is not None:
-            self._with("multiprocessing.forkserver", self._install_servers)
+        self._with("multiprocessing.forkserver", self._install_servers)
 
     def _with(self, name: str, function: Callable[[ModuleType], None]) -> None:
         self._put_back.callback(self._load_hooks.remove, name, function)
@@ -95,7 +89,7 @@ class Launcher:
         self._patch(spawn, "get_preparation_data", wrapped)
 
     def _install_servers(self, forkserver: ModuleType) -> None:
-        servers = self._make_servers(forkserver, self._preload, self._guard)
+        servers = Forkservers(forkserver, self._preload, self._guard)
         servers.install()
         self._servers = servers
         self._put_back.callback(servers.uninstall)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_startmethod import registration
+from pytest_startmethod import importer, registration
 from pytest_startmethod.record import Notes, NotRun, Run, without_group
 from pytest_startmethod.report import collector
 from pytest_startmethod.runs.receiver import PHASES, Outcomes, Receiver
@@ -98,7 +98,8 @@ class Sessions:
         session.testscollected += len(self._further)  # the total of the progress
 
     def _run(self, session: pytest.Session) -> None:
-        from pytest_startmethod.runs import session_run
+        with importer.own_modules():
+            from pytest_startmethod.runs import session_run
 
         concerned = sorted(self._concerned, key=lambda nodeid: self._places.get(nodeid, 0))
         tests = {self._concerned[n].nodeid: self._concerned[n].path for n in concerned}

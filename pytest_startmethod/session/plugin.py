@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_startmethod import importer
 from pytest_startmethod.kernel import prctl
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def pytest_load_initial_conftests(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Look like a worker of pytest-xdist, so that plugins write no reports of their own."""
-    from pytest_startmethod.session import relay, tests
+    with importer.own_modules():
+        from pytest_startmethod.session import relay, tests
 
     given = config.stash[INPUT]
     if not hasattr(config.option, "start_method"):
