@@ -32,7 +32,7 @@ class Finder:
 
 @contextmanager
 def own_modules() -> Iterator[None]:
-    """Put the finder in front of the others, for the time in which the plugin is imported."""
+    """Put the finder in front of the others while the plugin's modules are imported."""
     sys.meta_path.insert(0, Finder)
     try:
         yield

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def loaded(module: str, name: str) -> Any:  # noqa: ANN401 (whatever it holds)
-    """Return what a module holds by a name; None if it isn't loaded, or not yet in full."""
+    """Return an attribute of a module; None if the module isn't loaded, or not yet in full."""
     return getattr(sys.modules.get(module), name, None)
 
 
@@ -31,19 +31,19 @@ def loaded_classes(names: Iterable[tuple[str, str]]) -> tuple[type[Any], ...]:
 
 
 class LoadHooks:
-    """Calls functions with the modules that they are for, from `install` to `uninstall`."""
+    """Calls functions when their modules are loaded, from `install` to `uninstall`."""
 
     def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+        self.guard = guard
         self._pid = System.getpid()
         self._functions: dict[str, list[Callable[[ModuleType], object]]] = {}
 
     def install(self) -> None:
-        """Look at each import."""
+        """Begin to notice imports."""
         sys.meta_path.insert(0, self)
 
     def uninstall(self) -> None:
-        """Look at no import any more."""
+        """Stop noticing imports."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
@@ -52,7 +52,7 @@ class LoadHooks:
         self._functions.setdefault(name, []).append(function)
         module = sys.modules.get(name)
         if module is not None:
-            with self._guard:
+            with self.guard:
                 function(module)
 
     def remove(self, name: str, function: Callable[[ModuleType], object]) -> None:
@@ -69,18 +69,18 @@ class LoadHooks:
         wanted = self._functions.get(name) and self in sys.meta_path
         if not wanted or System.getpid() != self._pid:
             return None
-        spec: ModuleSpec | None = None
-        with self._guard:
-            others = sys.meta_path[sys.meta_path.index(self) + 1 :]
-            specs = (finder.find_spec(name, path, target) for finder in others)
-            spec = next(filter(None, specs), None)
-            if spec is not None and spec.loader is not None:
-                spec.loader = _Loader(spec.loader, self._has_loaded)
+        # Not guarded: a finder of the suite's may refuse the import.
+        others = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        finders = (finder for finder in others if hasattr(finder, "find_spec"))
+        specs = (finder.find_spec(name, path, target) for finder in finders)
+        spec = next(filter(None, specs), None)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader, self._has_loaded)
         return spec
 
     def _has_loaded(self, module: ModuleType) -> None:
         for function in tuple(self._functions.get(module.__name__, ())):
-            with self._guard:
+            with self.guard:
                 function(module)
 
 
@@ -90,6 +90,10 @@ class _Loader(Loader):
     def __init__(self, loader: Any, tell: Callable[[ModuleType], object]) -> None:  # noqa: ANN401 (a protocol of few members)
         self._loader = loader
         self._tell = tell
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever it has)
+        """Return what else the module's own loader has: who asks for the spec may use it."""
+        return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Return what the module's own loader makes of its spec."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -171,6 +171,29 @@ def test_no_error_reaches_the_import_and_a_removed_function_isnt_called() -> Non
         hooks.uninstall()
     assert "RuntimeError: of the plugin" in guard.error
     assert sys.meta_path == before
+
+
+def test_a_finder_of_the_suites_may_refuse_the_import(
+    hooks: LoadHooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refuses:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            raise ImportError(f"no {name} here")
+
+    hooks.add("colorsys", lambda _: None)
+    monkeypatch.setattr(sys, "meta_path", [hooks, Refuses, *sys.meta_path[1:]])
+    with pytest.raises(ImportError, match="no colorsys here"):
+        importlib.import_module("colorsys")
+    assert not hooks.guard.error
+
+
+def test_a_spec_has_all_that_the_modules_own_loader_has(hooks: LoadHooks) -> None:
+    hooks.add("colorsys", lambda _: None)
+    spec = importlib.util.find_spec("colorsys")
+    assert spec is not None
+    assert spec.loader is not None
+    assert "def rgb_to_hls" in spec.loader.get_source("colorsys")  # type: ignore[attr-defined]
 
 
 def test_a_finder_that_somebody_has_taken_out_finds_nothing_by_itself(hooks: LoadHooks) -> None:

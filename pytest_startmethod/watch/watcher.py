@@ -65,14 +65,11 @@ class Watch:
 
         It started one, or was served by one.
         """
-        if self._used:
-            return True
-        test = self._test
-        if test is None:
-            return False
+        test, recorder = self._test, self._recorder
+        if self._used or test is None:
+            return self._used
         with self.guard:  # `proven` is of an earlier phase: a fixture may have ended since
-            children = self._recorder.children if self._recorder else ()
-            return test.run.proven or test.uses_expected(children)
+            return test.run.proven or test.uses_expected(recorder.children if recorder else ())
         return True  # what can't be told is run again
 
     def begin(
@@ -87,13 +84,11 @@ class Watch:
 
     def install(self) -> None:
         """Make ready for a test; nothing is patched before the first one."""
-        try:
+        with self.guard:
             if self._recorder is None:
                 self._install()
             if self._stall is not None:
                 self._stall.prepare()
-        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
-            self.guard.note(error)
 
     def uninstall(self) -> None:
         """Watch no more tests, but end at the end of the session what they have left."""
@@ -115,8 +110,7 @@ class Watch:
         )
         find = self._finder.find
         self._recorder = Recorder(find, self.guard, used=self._note_use)
-        parts = self._recorder, self._launcher, self._stall, self._load_hooks
-        installation = Installation(*parts)
+        installation = Installation(self._recorder, self._launcher, self._stall, self._load_hooks)
         self._config.add_cleanup(installation.uninstall)
         installation.install(self._contexts, find)
 
