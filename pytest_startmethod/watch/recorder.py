@@ -31,8 +31,8 @@ class Maker(NamedTuple):
 class Recorder:
     """The record of a run; `wrappers.Wrappers` tells it what happens.
 
-    `owner` returns the owner of what is made now, None if no test runs. `used` is called with the
-    context of each pool, executor or manager that serves somebody.
+    `owner` returns the owner of what is made now, None if no test runs. `serves` tells whether a
+    pool, an executor or a manager of a context serves the test by the start method it runs under.
     """
 
     def __init__(
@@ -40,15 +40,17 @@ class Recorder:
         owner: Callable[[], Owner | None],
         guard: Guard,
         *,
-        used: Callable[[object], object] = id,
+        serves: Callable[[object], bool] = bool,
     ) -> None:
         self.owner = owner
         self.guard = guard
-        self._used = used
+        self._serves = serves
         self.session = Owner("the session", lasts=True)
         self.children: list[Child] = []
         self.started: list[Child] = []
         """Those that were started since the test began; the test's own list."""
+        self.served = False
+        """Whether a pool, an executor or a manager has served the test, by its start method."""
         self.marked = MarkedChildren(self.session)
         self.segments: Segments | None = None
         self._makers: WeakMap[Maker] = WeakMap()
@@ -62,8 +64,9 @@ class Recorder:
             self._makers.set(maker, Maker(self.owner(), makers.line(frame)))
 
     def note_use(self, maker: object) -> None:
-        """Record that a pool, an executor or the proxy of a manager serves somebody."""
-        self._used(makers.context(maker))
+        """Record that a pool, an executor or the proxy of a manager serves the test."""
+        if self._serves(makers.context(maker)):  # another thread may record another's
+            self.served = True
 
     def expect(self, process: BaseProcess, frame: FrameType) -> Child | None:
         """Return the record of a process that is about to start in a frame.

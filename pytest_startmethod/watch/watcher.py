@@ -56,7 +56,6 @@ class Watch:
         self._item: pytest.Item | None = None
         self._nextitem: pytest.Item | None = None
         self._method = self._expected = ""
-        self._used = False
         self._test: WatchedTest | None = None
 
     @property
@@ -66,10 +65,10 @@ class Watch:
         It started one, or was served by one.
         """
         test, recorder = self._test, self._recorder
-        if self._used or test is None:
-            return self._used
+        if recorder is None or test is None or recorder.served:
+            return recorder is not None and recorder.served
         with self.guard:  # `proven` is of an earlier phase: a fixture may have ended since
-            return test.run.proven or test.uses_expected(recorder.children if recorder else ())
+            return test.run.proven or test.uses_expected(recorder.children)
         return True  # what can't be told is run again
 
     def begin(
@@ -77,7 +76,6 @@ class Watch:
     ) -> None:
         """Watch a test that runs under `method`, and whose context starts by the `expected` one."""
         self._item, self._nextitem, self._method, self._expected = item, nextitem, method, expected
-        self._used = False
         self._drop_test()
         self.install()
         self.pytest_runtest_logstart()
@@ -109,7 +107,7 @@ class Watch:
             on_stall=self._on_stall,
         )
         find = self._finder.find
-        self._recorder = Recorder(find, self.guard, used=self._note_use)
+        self._recorder = Recorder(find, self.guard, serves=self._serves)
         installation = Installation(self._recorder, self._launcher, self._stall, self._load_hooks)
         self._config.add_cleanup(installation.uninstall)
         installation.install(self._contexts, find)
@@ -148,12 +146,12 @@ class Watch:
             return None
         return (self._test or self._begin(item, self._recorder)).owner
 
-    def _note_use(self, context: object) -> None:
-        """Record that a pool, an executor or a manager serves the test.
+    def _serves(self, context: object) -> bool:
+        """Tell whether what starts processes by a context does so by the test's start method.
 
-        It isn't known by whom it was made: if its context isn't known either, it counts.
+        If a pool, an executor or a manager has no context that is known, it does.
         """
-        self._used = self._used or context is None or contexts.starts_by(context) == self._expected
+        return context is None or contexts.starts_by(context) == self._expected
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
@@ -208,7 +206,7 @@ class Watch:
             test.passed = report.when == "call" and report.passed
             test.stderr = report.capstderr if test.children or recorder.children else ""
             if report.when != "teardown":  # whose end they didn't outlive
-                report_sections.count(test, recorder, served=self._used)
+                report_sections.count(test, recorder, served=recorder.served)
             if report.failed and call.excinfo:
                 report_sections.explain(
                     test, recorder, report, call.excinfo.value, self._relevant()
@@ -230,7 +228,7 @@ class Watch:
     def _drop_test(self) -> None:
         self._test = None
         if self._recorder is not None:
-            self._recorder.started = []
+            self._recorder.started, self._recorder.served = [], False
         self._finder.test_changes()
 
     def pytest_keyboard_interrupt(self) -> None:

@@ -153,12 +153,15 @@ class Wrappers:
         return poll
 
     def _wrap_use(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        recorder = self._recorder
+
         @functools.wraps(original)
         def use(maker: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             __tracebackhide__ = True
-            if System.getpid() == self._pid:
+            # Once is enough: what takes time here may let the test's threads meet otherwise.
+            if not recorder.served and System.getpid() == self._pid:
                 with self._guard:
-                    self._recorder.note_use(maker)
+                    recorder.note_use(maker)
             return original(maker, *args, **kwargs)
 
         return use

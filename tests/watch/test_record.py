@@ -265,3 +265,28 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
     finally:
         wrappers.uninstall()
     assert (patched.start, patched.__init__) == before
+
+
+# A worker of xdist has a thread of its own.
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_once_a_pool_has_served_the_test_its_further_calls_are_passed_on_at_once() -> None:
+    asked: list[object] = []
+
+    def serves(context: object) -> bool:
+        asked.append(context)
+        return len(asked) == 2
+
+    guard = Guard()
+    load_hooks = LoadHooks(guard)
+    recorder = Recorder(lambda: None, guard, serves=serves)
+    wrappers = Wrappers(recorder, load_hooks)
+    context: Any = multiprocessing.get_context(METHODS[0])
+    with context.Pool(1) as pool:
+        wrappers.install([context])
+        try:
+            assert [pool.apply(abs, [-number]) for number in range(4)] == [0, 1, 2, 3]
+        finally:
+            wrappers.uninstall()
+    assert len(asked) == 2
+    assert recorder.served
+    assert not guard.error
