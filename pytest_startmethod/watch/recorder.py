@@ -51,6 +51,8 @@ class Recorder:
         """Those that were started since the test began; the test's own list."""
         self.served = False
         """Whether a pool, an executor or a manager has served the test, by its start method."""
+        self.seen: set[int] = set()
+        """The ids of those that have served the test, by any method."""
         self.marked = MarkedChildren(self.session)
         self.segments: Segments | None = None
         self._makers: WeakMap[Maker] = WeakMap()
@@ -58,13 +60,20 @@ class Recorder:
         """Who owns each process and lock, by its id: what gets the same id later is noted anew."""
         self._by_popen: dict[int, Child] = {}
 
+    def test_changes(self) -> None:
+        """Begin anew, as a test begins or ends."""
+        self.started, self.served = [], False
+        self.seen.clear()
+
     def note_maker(self, maker: object, frame: FrameType) -> None:
         """Record who makes a pool or an executor, in a frame."""
+        self.seen.discard(id(maker))
         if maker not in self._makers:
             self._makers.set(maker, Maker(self.owner(), makers.line(frame)))
 
     def note_use(self, maker: object) -> None:
         """Record that a pool, an executor or the proxy of a manager serves the test."""
+        self.seen.add(id(maker))
         if self._serves(makers.context(maker)):  # another thread may record another's
             self.served = True
 

@@ -228,7 +228,7 @@ class Watch:
     def _drop_test(self) -> None:
         self._test = None
         if self._recorder is not None:
-            self._recorder.started, self._recorder.served = [], False
+            self._recorder.test_changes()
         self._finder.test_changes()
 
     def pytest_keyboard_interrupt(self) -> None:

@@ -159,7 +159,7 @@ class Wrappers:
         def use(maker: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             __tracebackhide__ = True
             # Once is enough: what takes time here may let the test's threads meet otherwise.
-            if not recorder.served and System.getpid() == self._pid:
+            if id(maker) not in recorder.seen and System.getpid() == self._pid:
                 with self._guard:
                     recorder.note_use(maker)
             return original(maker, *args, **kwargs)

@@ -269,24 +269,27 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
 
 # A worker of xdist has a thread of its own.
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_once_a_pool_has_served_the_test_its_further_calls_are_passed_on_at_once() -> None:
+def test_a_pool_that_has_served_the_test_is_asked_for_nothing_by_its_further_calls() -> None:
     asked: list[object] = []
 
     def serves(context: object) -> bool:
         asked.append(context)
-        return len(asked) == 2
+        return False
 
     guard = Guard()
-    load_hooks = LoadHooks(guard)
     recorder = Recorder(lambda: None, guard, serves=serves)
-    wrappers = Wrappers(recorder, load_hooks)
+    wrappers = Wrappers(recorder, LoadHooks(guard))
     context: Any = multiprocessing.get_context(METHODS[0])
-    with context.Pool(1) as pool:
+    with context.Pool(1) as older, context.Pool(1) as other:
         wrappers.install([context])
         try:
-            assert [pool.apply(abs, [-number]) for number in range(4)] == [0, 1, 2, 3]
+            assert [older.apply(abs, [-number]) for number in range(3)] == [0, 1, 2]
+            assert len(asked) == 1
+            assert [other.apply(abs, [-number]) for number in range(3)] == [0, 1, 2]
+            assert len(asked) == 2
+            recorder.test_changes()
+            assert older.apply(abs, [-1]) == 1
         finally:
             wrappers.uninstall()
-    assert len(asked) == 2
-    assert recorder.served
+    assert asked == [context] * 3
     assert not guard.error
