@@ -65,8 +65,10 @@ class Watch:
         It started one, or was served by one.
         """
         test, recorder = self._test, self._recorder
-        if recorder is None or test is None or recorder.served:
-            return recorder is not None and recorder.served
+        if recorder is None:
+            return False
+        if recorder.served or test is None:
+            return recorder.served
         with self.guard:  # `proven` is of an earlier phase: a fixture may have ended since
             return test.run.proven or test.uses_expected(recorder.children)
         return True  # what can't be told is run again
