@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_startmethod.system import System
+
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterator
+    from types import CodeType, TracebackType
 
 
 class Guard:
@@ -37,7 +41,12 @@ class Guard:
         return True
 
     def note(self, error: Exception) -> None:
-        """Record an error that was caught at its place: that is faster than a context."""
+        """Record an error that was caught at its place: that is faster than a context.
+
+        Raises it again if a signal's handler raised it: a time-out is the test's.
+        """
+        if _is_of_handler(error):
+            raise error
         if not self.error:
             self.error = "".join(traceback.format_exception(error))
 
@@ -50,3 +59,20 @@ class Guard:
             "its own; it changed the outcome of no test. Please report it to pytest-startmethod, "
             f"with the versions of Python and pytest:\n{self.error}"
         )
+
+
+def _is_of_handler(error: Exception) -> bool:
+    """Tell whether a signal's handler raised an error: a signal may come at any time."""
+    codes = set(_handlers())
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _handlers() -> Iterator[CodeType]:
+    """Return the code of all signal handlers but the plugin's own."""
+    for signum in System.SIGNALS:
+        handler: Any = System.get_handler(signum)
+        with suppress(Exception):  # an object of the user's
+            call = handler if hasattr(handler, "__code__") else type(handler).__call__
+            function = getattr(handler, "__func__", call)
+            if not function.__module__.startswith("pytest_startmethod"):
+                yield function.__code__

@@ -85,6 +85,7 @@ class System:
     get_handler = getattr(_signal, "getsignal", signal.getsignal)
     DEFAULT_HANDLER = int(signal.SIG_DFL)
     NO_HANDLERS = (DEFAULT_HANDLER, int(signal.SIG_IGN))
+    SIGNALS = tuple(map(int, signal.valid_signals()))
     raise_signal = signal.raise_signal
     getitimer = _real(signal, "getitimer")
     ITIMER_REAL = getattr(signal, "ITIMER_REAL", 0)

@@ -49,15 +49,18 @@ class ForkListener:
             self._listener.listen()
 
     def end(self) -> None:
-        """Stop listening, unless another thread is still starting a process."""
+        """Stop listening, unless another thread is still starting a process.
+
+        To be called once more if a signal has interrupted it.
+        """
         with self._lock:
-            self._open -= 1
+            more = self._open > 1
             puts_back = self._is_replaced and System.get_ident() == self._main
-            if self._open and not puts_back:
-                return
-            self._listener.stop()
-            if puts_back:
-                self._is_replaced = False
-                System.set_handler(SIGNAL, self._handler)
-            if self._open:
-                self._listener.listen()
+            if not more or puts_back:
+                self._listener.stop()
+                if puts_back:
+                    System.set_handler(SIGNAL, self._handler)
+                    self._is_replaced = False
+                if more:
+                    self._listener.listen()
+            self._open = max(self._open - 1, 0)

@@ -58,14 +58,17 @@ class Listener:
             descriptor = self._move_up(descriptor)
         self._system.register_dump(self._signum, descriptor)
         self._descriptor = descriptor
-        self._real, _signal.signal = _signal.signal, self._signal
+        if _signal.signal is not self._signal:  # as after a `stop` that a signal interrupted
+            self._real, _signal.signal = _signal.signal, self._signal
 
     def stop(self) -> None:
         """Stop listening, in the process that called `listen`."""
-        if self._descriptor >= 0:
+        if _signal.signal is self._signal:
+            _signal.signal = self._real
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
             self._system.unregister_dump(self._signum)
-            self._system.close(self._descriptor)
-            self._descriptor, _signal.signal = -1, self._real
+            self._system.close(descriptor)
 
     def leave(self) -> None:
         """Stop listening because the signal gets another handler."""

@@ -125,7 +125,8 @@ def _find(children: Sequence[Child], daemons_stay: Callable[[], bool]) -> list[D
     found = []
     for pid in _candidates(children):
         child = by_mark.get(mark_of(pid))
-        if child is not None and pid != child.pid:
+        # A start that a signal has interrupted may leave this process with a mark.
+        if child is not None and pid not in (child.pid, System.getpid()):
             one = _look(pid, child)
             if one is not None and not (
                 one.session != System.getsid(0) and (child.daemons_stay or daemons_stay())

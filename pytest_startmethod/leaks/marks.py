@@ -41,6 +41,7 @@ class Marks:
         """The mark of the latest start."""
         self._open = 0
         self._before = (0, 0)
+        self._helpers_are_marked = False
         self._available = System.prlimit is not None and System.RTTIME >= 0
 
     def begin(self, *, forks: bool) -> int:
@@ -59,25 +60,30 @@ class Marks:
                     # is, makes way.
                     if hard != System.INFINITY or not (soft == System.INFINITY or _is_mark(soft)):
                         return 0
+                self._open += 1
                 System.prlimit(0, System.RTTIME, (mark, System.INFINITY))
             except (OSError, ValueError):  # a sandbox that allows it to nobody
-                self._available = False
+                self._available, self._open = False, 0
                 return 0
             self._starts += 1
-            self._open += 1
             self.last = mark
             if not forks:
+                self._helpers_are_marked = True
                 self._set_helpers((mark, System.INFINITY))
             return mark
 
-    def end(self, *, forks: bool) -> None:
-        """Mark nothing any more, where no other thread starts a process."""
+    def end(self) -> None:
+        """Mark nothing any more, where no other thread starts a process.
+
+        To be called once more if a signal has interrupted it.
+        """
         with self._lock:
-            self._open -= 1
-            if not self._open:
+            if self._open == 1:
                 System.prlimit(0, System.RTTIME, self._before)
-            if not forks:
-                self._set_helpers(self._before)
+                if self._helpers_are_marked:
+                    self._set_helpers(self._before)
+                    self._helpers_are_marked = False
+            self._open = max(self._open - 1, 0)
 
     def confirm(self, mark: int, pid: int) -> None:
         """Make sure of the mark of a child that was started.

@@ -181,15 +181,20 @@ class Wrappers:
             except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
                 self._guard.note(error)
             method = getattr(type(process), "_start_method", None)
-            mark = self._begin(process, child, method)
+            begun: list[Callable[[], None]] = []
             try:
+                self._begin(process, child, method, begun)
                 original(process, *args, **kwargs)
             except BaseException as error:
                 with self._guard:
                     self._has_started(child, process, broken_starts.find_popen(error))
                 raise
             finally:
-                self._end(mark, method)
+                try:
+                    self._end(begun)
+                except BaseException:
+                    self._end(begun)  # a signal's handler has raised: a time-out of the test
+                    raise
             try:
                 popen: object = getattr(process, "_popen", None)
             except Exception as error:  # noqa: BLE001 (the user's property)
@@ -203,8 +208,14 @@ class Wrappers:
 
         return start
 
-    def _begin(self, process: BaseProcess, child: Child | None, method: str | None) -> int:
-        """Do what comes just before a start; return the mark of what is started, 0 for none."""
+    def _begin(
+        self,
+        process: BaseProcess,
+        child: Child | None,
+        method: str | None,
+        begun: list[Callable[[], None]],
+    ) -> None:
+        """Do what comes just before a start; `begun` gets what is to be called after it."""
         mark = 0
         # Of the standard library's classes; others, and the default's, may fork.
         forks = method not in ("spawn", "forkserver")
@@ -212,8 +223,10 @@ class Wrappers:
             self._stall.before_start(forks=forks)
         try:
             if forks and self._listener is not None:
+                begun.append(self._listener.end)
                 self._listener.begin()
             if self._marks is not None:
+                begun.append(self._marks.end)
                 mark = self._marks.begin(forks=method == "fork")
             if self._child_config is not None:
                 self._child_config.give(process, mark, forks=forks)
@@ -223,17 +236,15 @@ class Wrappers:
                     child.forked_beside = threads.other_threads(self._older)
         except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
             self._guard.note(error)
-        return mark
 
-    def _end(self, mark: int, method: str | None) -> None:
-        """Do what comes after a start, also after one that failed."""
-        try:
-            if mark and self._marks is not None:
-                self._marks.end(forks=method == "fork")
-            if self._listener is not None and method not in ("spawn", "forkserver"):
-                self._listener.end()
-        except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
-            self._guard.note(error)
+    def _end(self, begun: list[Callable[[], None]]) -> None:
+        """Do what comes after a start, also after one that failed, or that a signal interrupted."""
+        while begun:
+            try:
+                begun[-1]()
+            except Exception as error:  # noqa: BLE001 (ours: no test is to see it)
+                self._guard.note(error)
+            begun.pop()
         if self._stall is not None and self._stall.starting:
             self._stall.after_start()
 
