@@ -124,6 +124,7 @@ class System:
     count_threads = _real(_thread, "_count")
 
     executable = sys.executable
+    fsencode = os.fsencode
     collect_garbage = gc.collect
 
     # Bound to the default context, even if tests replace these names in `multiprocessing`.
@@ -133,6 +134,7 @@ class System:
 
     plugins_variable = os.environ.get("PYTEST_PLUGINS", "")
     """The names of plugins that pytest loads besides those of its options."""
+    _current_test = "PYTEST_CURRENT_TEST" if WINDOWS else b"PYTEST_CURRENT_TEST"
     _environ = os.environ
     _undecoded = getattr(os, "environb", os.environ)  # Windows has only decoded items
 
@@ -149,8 +151,8 @@ class System:
     @classmethod
     def environment_items(cls) -> frozenset[tuple[Any, Any]]:
         """Return the environment without the variable that pytest changes with each test."""
-        of_pytest = ("PYTEST_CURRENT_TEST", b"PYTEST_CURRENT_TEST")
-        return frozenset(item for item in cls.environment().items() if item[0] not in of_pytest)
+        items = cls.environment().items()
+        return frozenset(item for item in items if item[0] != cls._current_test)
 
     @classmethod
     def waitid_alive(cls, pid: int) -> bool:

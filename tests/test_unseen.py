@@ -721,15 +721,23 @@ def test_a_thread_that_waits_for_all_children_sees_the_tests_alone(
 def test_what_holds_a_process_may_be_a_mock(suite: Callable[..., None], compare: Compare) -> None:
     suite(
         """
+    def limits(pid):
+        if isinstance(pid, int) and hasattr(resource, "prlimit"):
+            return resource.prlimit(pid, resource.RLIMIT_RTTIME)
+
     def test_it(mp_context):
-        for pid in (mock.DEFAULT, os.getpid(), 1):
+        for pid in (mock.DEFAULT, os.getpid(), os.getppid()):
+            before = limits(pid)
             with mock.patch.object(mp_context.Process, "_Popen") as popen:
                 popen.return_value.pid = pid
+                popen.return_value.method = "spawn"
                 process = mp_context.Process(target=print)
                 process.start()
             popen.assert_called_once_with(process)
             process.join()
-        """
+            assert limits(pid) == before
+        """,
+        imports="try:\n    import resource\nexcept ImportError:\n    resource = None",
     )
     compare(passed=len(METHODS))
 

@@ -13,7 +13,7 @@ import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_startmethod.kernel.pipes import Outside
-from pytest_startmethod.kernel.process_tree import stat_fields
+from pytest_startmethod.kernel.process_tree import FLAGS, FORKED, PARENT, stat_fields
 from pytest_startmethod.kernel.syscalls import CALLS, MACHINE, catches, endless_wait, switches
 from pytest_startmethod.system import System
 
@@ -42,7 +42,7 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
         return None
     waiting = [thread for thread in threads if thread is not None]
     children = {thread.pid for thread in waiting} - {tree.here}
-    if not _catches_alarm(tree.here) and any(map(_catches_alarm, children)):
+    if any(map(_has_alarm, children)):
         return None  # whose time the kernel doesn't tell
     outside = Outside(tree.processes)
     if any(
@@ -52,6 +52,17 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
     ):
         return None
     return waiting
+
+
+def _has_alarm(pid: int) -> bool:
+    """Tell whether a process handles SIGALRM, by a handler that it didn't inherit by a fork."""
+    if not _catches_alarm(pid):
+        return False
+    try:
+        stat = stat_fields(System.read_file(f"/proc/{pid}/stat"))
+    except OSError:  # it has ended
+        return False
+    return not (int(stat[FLAGS]) & FORKED and _catches_alarm(int(stat[PARENT])))
 
 
 def _catches_alarm(pid: int) -> bool:

@@ -221,7 +221,8 @@ class Segments:
         """Let a child that doesn't fork keep the journal, too."""
         data = original(name)
         # Another Python than this one may not understand its code.
-        own = self._spawn.get_executable() in (System.executable, System.executable.encode())
+        executable = System.fsencode(self._spawn.get_executable() or "")
+        own = executable == System.fsencode(System.executable)
         if self._journal is not None and own:
             if not self._code:  # with the first child that needs it
                 file = str(journal.__file__)

@@ -235,3 +235,47 @@ def test_collectors_and_items_of_every_kind_stay_as_they_are(
     assert_untouched(errors=2)  # once as a module, once for its doctests
     (pytester.path / "test_broken.py").unlink()
     assert_untouched(passed=7, failed=1, skipped=1, xfailed=1)
+
+
+def test_a_process_of_a_fixture_that_the_test_asks_for_while_it_runs_counts(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile("""
+        import multiprocessing
+
+        import pytest
+
+        FLAGS = []
+
+        def serve(connection):
+            while connection.recv():
+                connection.send(list(FLAGS))
+
+        @pytest.fixture(scope="session")
+        def server():
+            FLAGS.append(1)
+            ours, theirs = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=serve, args=(theirs,))
+            process.start()
+            yield ours
+            ours.send(None)
+            process.join()
+
+        @pytest.fixture
+        def client(request):
+            return request.getfixturevalue("server")
+
+        def test_first(server):
+            server.send(1)
+            assert server.recv() is not None
+
+        def test_later(client):
+            client.send(1)
+            assert client.recv() == [1]
+
+        def test_nothing():
+            pass
+    """)
+    result = run_watched("--start-method=fork,spawn")
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(["*::test_later*", "*passed: fork    failed: spawn"])

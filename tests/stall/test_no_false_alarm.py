@@ -772,3 +772,33 @@ def test_the_patient_are_left_alone_under_each_start_method(
     fresh = [method for method in METHODS if method != "fork"]
     result = run_watched(f"--start-method={','.join(fresh)}", *QUICK, "-n", "4", plugins=("xdist",))
     result.assert_outcomes(passed=NUMBER * len(fresh))
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "fork"])
+def test_a_childs_alarm_counts_also_if_pytest_has_a_handler_for_its_own(
+    method: str, pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makeconftest("""
+        import signal
+
+        signal.signal(signal.SIGALRM, lambda *_: None)  # as pytest-timeout has one
+    """)
+    pytester.makepyfile("""
+        import os
+        import signal
+        import threading
+
+        def waits():
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+            signal.alarm(4)
+            lock = threading.Lock()
+            lock.acquire()
+            lock.acquire()
+
+        def test_it(mp_context):
+            process = mp_context.Process(target=waits)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+    """)
+    run_watched(*QUICK, f"--start-method={method}").assert_outcomes(passed=1)
