@@ -62,8 +62,11 @@ class BaseRun:
         # The process-wide default before the first of the tests with a start method that run now.
         self._before: contexts.Default | None = None
         self._watch = Watch(config, settings.contexts.values(), settings.stall_timeout)
-        # The running test, if it asks for no start method.
+        # The running test, if it asks for no start method, and whether it is skipped.
         self._untouched: pytest.Item | None = None
+        self._is_skipped = False
+        # Whether a module has asked for the default while it was imported, or a conftest.
+        self._asked_at_import = System.get_start_method(allow_none=True) is not None
         # Whether it runs in this process: pytest-forked runs tests in others.
         self._runs_here = False
         # What fixtures of classes, modules and the session have set, and those that have ended.
@@ -78,7 +81,7 @@ class BaseRun:
         """Set the process-wide default of a test, whatever changed it before."""
         own = marker.start_method(item)
         self._test.parameter = own
-        self._untouched = item if own is None else None
+        self._untouched, self._is_skipped = item if own is None else None, False
         while self._ended:
             self._set_by.pop(self._ended.pop(), None)
         method = own or self._unasked
@@ -128,9 +131,11 @@ class BaseRun:
         """
         item = self._untouched
         if report.when != "teardown" or item is None or self._unasked is None:
+            self._is_skipped = self._is_skipped or report.outcome == "skipped"
             return
-        # What can't be told is run again.
-        if not self._runs_here or self._watch.used_default or self._asked_for_default():
+        # What can't be told is run again: the default may be why a test is skipped.
+        may_depend = not self._runs_here or (self._is_skipped and self._asked_at_import)
+        if may_depend or self._watch.used_default or self._asked_for_default():
             run = Run.told_by(report) or Run(self._unasked, report.nodeid, report.nodeid)
             run._replace(asked=False, concerned=True, path=str(item.path)).tell(report)
 

@@ -279,3 +279,45 @@ def test_a_process_of_a_fixture_that_the_test_asks_for_while_it_runs_counts(
     result = run_watched("--start-method=fork,spawn")
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.fnmatch_lines(["*::test_later*", "*passed: fork    failed: spawn"])
+
+
+def test_a_test_that_is_skipped_for_the_default_at_import_runs_under_the_others(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile("""
+        import multiprocessing
+
+        import pytest
+
+        METHOD = multiprocessing.get_start_method()
+
+        @pytest.mark.skipif(METHOD == "fork", reason="its children must be clean")
+        def test_skipped_under_fork():
+            assert multiprocessing.get_start_method() == "spawn"
+
+        @pytest.mark.xfail(METHOD == "fork", reason="its children must be clean", run=False)
+        def test_not_run_under_fork():
+            assert multiprocessing.get_start_method() == "spawn"
+
+        @pytest.mark.skipif(METHOD == "spawn", reason="its children must be forks")
+        def test_skipped_under_spawn():
+            assert multiprocessing.get_start_method() == "fork"
+
+        def test_nothing():
+            pass
+    """)
+    result = run_watched("--start-method=fork,spawn")
+    result.assert_outcomes(passed=4, skipped=2, xfailed=1)
+
+
+def test_a_skipped_test_of_a_suite_that_never_asks_for_the_default_runs_once(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.skip
+        def test_skipped():
+            pass
+    """)
+    run_watched("--start-method=fork,spawn").assert_outcomes(skipped=1)
