@@ -202,14 +202,14 @@ def run_watched(
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGABRT)
 
-    def run(*args: str, plugins: tuple[str, ...] = (), seconds: float = 50) -> pytest.RunResult:
+    def run(*args: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
         loaded = [arg for name in ("startmethod", *plugins) for arg in ("-p", name)]
         stall = ("-o", "start_method_stall_timeout=2")
         # Pools fork from a thread of their own, of which Python 3.12 and later warns; and it may be
         # that the garbage collector finds a lock while another one is made.
         warnings = ["-W", "ignore:This process:DeprecationWarning"]
         warnings += ["-W", "ignore:ResourceTracker called reentrantly:UserWarning"]
-        hangs = threading.Timer(seconds, abort)
+        hangs = threading.Timer(50, abort)
         hangs.start()
         try:
             result = pytester.runpytest_subprocess(*loaded, *stall, *warnings, *args, timeout=60)
