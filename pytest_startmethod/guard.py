@@ -41,11 +41,11 @@ class Guard:
         return True
 
     def note(self, error: Exception) -> None:
-        """Record an error that was caught at its place: that is faster than a context.
+        """Record an error that the caller has caught: that is faster than the context manager.
 
-        Raises it again if a signal's handler raised it: a time-out is the test's.
+        Raises an error that comes from a signal handler again: it is the test's.
         """
-        if _is_of_handler(error):
+        if _comes_from_handler(error):
             raise error
         if not self.error:
             self.error = "".join(traceback.format_exception(error))
@@ -61,14 +61,14 @@ class Guard:
         )
 
 
-def _is_of_handler(error: Exception) -> bool:
-    """Tell whether a signal's handler raised an error: a signal may come at any time."""
+def _comes_from_handler(error: Exception) -> bool:
+    """Tell whether an error comes from a signal handler, which may run at any time."""
     codes = set(_handlers())
     return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _handlers() -> Iterator[CodeType]:
-    """Return the code of all signal handlers but the plugin's own."""
+    """Return the code objects of all signal handlers but the plugin's own."""
     for signum in System.SIGNALS:
         handler: Any = System.get_handler(signum)
         with suppress(Exception):  # an object of the user's

@@ -39,7 +39,7 @@ class LoadHooks:
         self._functions: dict[str, list[Callable[[ModuleType], object]]] = {}
 
     def install(self) -> None:
-        """Begin to notice imports."""
+        """Start noticing imports."""
         sys.meta_path.insert(0, self)
 
     def uninstall(self) -> None:
@@ -92,7 +92,7 @@ class _Loader(Loader):
         self._tell = tell
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever it has)
-        """Return what else the module's own loader has: who asks for the spec may use it."""
+        """Return any other attribute of the module's own loader, for users of the spec."""
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:

@@ -730,7 +730,8 @@ def test_what_holds_a_process_may_be_a_mock(suite: Callable[..., None], compare:
             before = limits(pid)
             with mock.patch.object(mp_context.Process, "_Popen") as popen:
                 popen.return_value.pid = pid
-                popen.return_value.method = "spawn"
+                if pid is not mock.DEFAULT:
+                    popen.return_value.method = "spawn"
                 process = mp_context.Process(target=print)
                 process.start()
             popen.assert_called_once_with(process)

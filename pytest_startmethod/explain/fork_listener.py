@@ -51,7 +51,7 @@ class ForkListener:
     def end(self) -> None:
         """Stop listening, unless another thread is still starting a process.
 
-        To be called once more if a signal has interrupted it.
+        May be called again after a signal handler has interrupted it.
         """
         with self._lock:
             more = self._open > 1

@@ -42,7 +42,7 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
         return None
     waiting = [thread for thread in threads if thread is not None]
     children = {thread.pid for thread in waiting} - {tree.here}
-    if any(map(_has_alarm, children)):
+    if any(map(_has_own_handler, children)):
         return None  # whose time the kernel doesn't tell
     outside = Outside(tree.processes)
     if any(
@@ -54,8 +54,8 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
     return waiting
 
 
-def _has_alarm(pid: int) -> bool:
-    """Tell whether a process handles SIGALRM, by a handler that it didn't inherit by a fork."""
+def _has_own_handler(pid: int) -> bool:
+    """Tell whether a process has set a handler for SIGALRM: a fork has that of its parent."""
     if not _catches_alarm(pid):
         return False
     try:

@@ -73,9 +73,9 @@ class Marks:
             return mark
 
     def end(self) -> None:
-        """Mark nothing any more, where no other thread starts a process.
+        """Stop marking, unless another thread is still starting a process.
 
-        To be called once more if a signal has interrupted it.
+        May be called again after a signal handler has interrupted it.
         """
         with self._lock:
             if self._open == 1:

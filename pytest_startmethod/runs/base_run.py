@@ -65,7 +65,7 @@ class BaseRun:
         # The running test, if it asks for no start method, and whether it is skipped.
         self._untouched: pytest.Item | None = None
         self._is_skipped = False
-        # Whether a module has asked for the default while it was imported, or a conftest.
+        # Whether a conftest or a test module asked for the default when it was imported.
         self._asked_at_import = System.get_start_method(allow_none=True) is not None
         # Whether it runs in this process: pytest-forked runs tests in others.
         self._runs_here = False

@@ -31,8 +31,8 @@ class Maker(NamedTuple):
 class Recorder:
     """The record of a run; `wrappers.Wrappers` tells it what happens.
 
-    `owner` returns the owner of what is made now, None if no test runs. `serves` tells whether a
-    pool, an executor or a manager of a context serves the test by the start method it runs under.
+    `owner` returns the owner of what is made now, None if no test runs. `is_expected` tells
+    whether a context starts processes by the test's start method.
     """
 
     def __init__(
@@ -40,19 +40,19 @@ class Recorder:
         owner: Callable[[], Owner | None],
         guard: Guard,
         *,
-        serves: Callable[[object], bool] = bool,
+        is_expected: Callable[[object], bool] = bool,
     ) -> None:
         self.owner = owner
         self.guard = guard
-        self._serves = serves
+        self._is_expected = is_expected
         self.session = Owner("the session", lasts=True)
         self.children: list[Child] = []
         self.started: list[Child] = []
         """Those that were started since the test began; the test's own list."""
         self.served = False
-        """Whether a pool, an executor or a manager has served the test, by its start method."""
-        self.seen: set[int] = set()
-        """The ids of those that have served the test, by any method."""
+        """Whether a pool, executor or manager of the test's start method has served the test."""
+        self.served_by: set[int] = set()
+        """The ids of all pools, executors and proxies of managers that have served the test."""
         self.marked = MarkedChildren(self.session)
         self.segments: Segments | None = None
         self._makers: WeakMap[Maker] = WeakMap()
@@ -61,20 +61,20 @@ class Recorder:
         self._by_popen: dict[int, Child] = {}
 
     def test_changes(self) -> None:
-        """Begin anew, as a test begins or ends."""
+        """Forget what the last test started and used."""
         self.started, self.served = [], False
-        self.seen.clear()
+        self.served_by.clear()
 
     def note_maker(self, maker: object, frame: FrameType) -> None:
         """Record who makes a pool or an executor, in a frame."""
-        self.seen.discard(id(maker))
+        self.served_by.discard(id(maker))
         if maker not in self._makers:
             self._makers.set(maker, Maker(self.owner(), makers.line(frame)))
 
     def note_use(self, maker: object) -> None:
         """Record that a pool, an executor or the proxy of a manager serves the test."""
-        self.seen.add(id(maker))
-        if self._serves(makers.context(maker)):  # another thread may record another's
+        self.served_by.add(id(maker))
+        if self._is_expected(makers.context(maker)):
             self.served = True
 
     def expect(self, process: BaseProcess, frame: FrameType) -> Child | None:

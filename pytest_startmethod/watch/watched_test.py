@@ -51,8 +51,8 @@ class WatchedTest:
         return [child for child in new if not child.owner.lasts]
 
     def fixtures(self) -> set[Owner]:
-        """Return the owners among its fixtures, also of those that it asked for while it ran."""
-        # Private, since pytest 3.0; where it goes missing, those by arguments alone are known.
+        """Return the owners among its fixtures, also those of `request.getfixturevalue()`."""
+        # Private, since pytest 3.0; where it goes missing, the latter aren't known.
         request = getattr(self.item, "_request", None)
         asked_for = getattr(request, "fixturenames", ())
         return self._finder.of_fixtures({*marker.fixtures(self.item), *asked_for})

@@ -109,7 +109,7 @@ class Watch:
             on_stall=self._on_stall,
         )
         find = self._finder.find
-        self._recorder = Recorder(find, self.guard, serves=self._serves)
+        self._recorder = Recorder(find, self.guard, is_expected=self._is_expected)
         installation = Installation(self._recorder, self._launcher, self._stall, self._load_hooks)
         self._config.add_cleanup(installation.uninstall)
         installation.install(self._contexts, find)
@@ -148,11 +148,8 @@ class Watch:
             return None
         return (self._test or self._begin(item, self._recorder)).owner
 
-    def _serves(self, context: object) -> bool:
-        """Tell whether what starts processes by a context does so by the test's start method.
-
-        If a pool, an executor or a manager has no context that is known, it does.
-        """
+    def _is_expected(self, context: object) -> bool:
+        """Tell whether a context starts processes by the test's start method; None counts, too."""
         return context is None or contexts.starts_by(context) == self._expected
 
     @pytest.hookimpl(wrapper=True)

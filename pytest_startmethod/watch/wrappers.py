@@ -159,7 +159,7 @@ class Wrappers:
         def use(maker: object, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             __tracebackhide__ = True
             # Once is enough: what takes time here may let the test's threads meet otherwise.
-            if id(maker) not in recorder.seen and System.getpid() == self._pid:
+            if id(maker) not in recorder.served_by and System.getpid() == self._pid:
                 with self._guard:
                     recorder.note_use(maker)
             return original(maker, *args, **kwargs)
@@ -215,7 +215,7 @@ class Wrappers:
         method: str | None,
         begun: list[Callable[[], None]],
     ) -> None:
-        """Do what comes just before a start; `begun` gets what is to be called after it."""
+        """Do what comes just before a start; append to `begun` what is to be called after it."""
         mark = 0
         # Of the standard library's classes; others, and the default's, may fork.
         forks = method not in ("spawn", "forkserver")
@@ -238,7 +238,7 @@ class Wrappers:
             self._guard.note(error)
 
     def _end(self, begun: list[Callable[[], None]]) -> None:
-        """Do what comes after a start, also after one that failed, or that a signal interrupted."""
+        """Do what comes after a start, also after one that failed or was interrupted."""
         while begun:
             try:
                 begun[-1]()

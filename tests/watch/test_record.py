@@ -272,12 +272,12 @@ def test_recorder_records_for_the_owner_of_the_moment_and_puts_everything_back(
 def test_a_pool_that_has_served_the_test_is_asked_for_nothing_by_its_further_calls() -> None:
     asked: list[object] = []
 
-    def serves(context: object) -> bool:
+    def is_expected(context: object) -> bool:
         asked.append(context)
         return False
 
     guard = Guard()
-    recorder = Recorder(lambda: None, guard, serves=serves)
+    recorder = Recorder(lambda: None, guard, is_expected=is_expected)
     wrappers = Wrappers(recorder, LoadHooks(guard))
     context: Any = multiprocessing.get_context(METHODS[0])
     with context.Pool(1) as older, context.Pool(1) as other:

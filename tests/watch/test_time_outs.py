@@ -1,4 +1,4 @@
-"""A time-out that comes while the plugin works is the test's."""
+"""A time-out that is raised while the plugin works reaches the test."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends SIGALRM, 
 SUITE = """
     import _signal
     import multiprocessing
+    import os
     import resource
     import signal
     import sys
@@ -43,6 +44,7 @@ SUITE = """
         process.start()
         process.join()
         assert process.exitcode == 0
+        process.close()
 
 
     def state():
@@ -50,11 +52,12 @@ SUITE = """
             _signal.signal is REAL,
             resource.getrlimit(resource.RLIMIT_RTTIME),
             signal.getsignal(signal.SIGURG),
+            len(os.listdir("/proc/self/fd")),
         )
 
 
     @pytest.fixture(params=[Timeout, Exit])
-    def timeout(request, monkeypatch):
+    def timeout(request):
         def handler(*_):
             raise request.param
 
@@ -77,6 +80,7 @@ SUITE = """
         process.start()
         sys.setprofile(None)
         process.join()
+        process.close()
         assert {"expect", "_begin", "_end", "note_start"} <= {code.co_name for code in places}
         for place in dict.fromkeys(places):
 
@@ -92,8 +96,9 @@ SUITE = """
                     process.start()
             finally:
                 sys.setprofile(None)
-            for started in multiprocessing.active_children():
-                started.join()
+            if process.pid is not None:
+                process.join()
+            process.close()
             assert state() == before, place
             starts(context)
 """
