@@ -214,7 +214,9 @@ def run_watched(
         try:
             result = pytester.runpytest_subprocess(*loaded, *stall, *warnings, *args, timeout=60)
         finally:
+            has_ended = hangs.is_alive()
             hangs.cancel()
+        assert has_ended
         assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
         assert_nothing_left()
         return result

@@ -7,14 +7,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_startmethod.load_hooks import loaded_classes
-from pytest_startmethod.processes import makers
 from pytest_startmethod.processes.broken_starts import PATIENCE
+from pytest_startmethod.processes.children import Child
+from pytest_startmethod.processes.makers import EXECUTOR, POOL
 from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
-
-    from pytest_startmethod.processes.children import Child
 
 GRACE = 1.0
 """Seconds that a child may take to end by itself, and then again to obey a signal."""
@@ -35,27 +34,48 @@ def stop(
     again; when this returns, none of them is alive. `before` is called
     with those that are to be stopped.
     """
-    alive = _wait(outlive(), SOON)
+    alive = wait(outlive(), SOON)
     if any(child.maker is not None for child in alive):
         System.collect_garbage()  # a pool, executor or manager in a reference cycle ends with it
-    leaked = _wait(alive, GRACE)
+    leaked = wait(alive, GRACE)
     before(leaked)
-    stop_makers(leaked)
+    stop_makers(child.maker for child in leaked)
     # None can disobey the second, but on a busy machine it may take its time.
     for signum, seconds in ((signal.SIGTERM, GRACE), (KILL, PATIENCE)):
         if leaked:
             alive = [child for child in outlive() if not child.has_ended()]
             for child in alive:
                 child.send(signum)
-            _wait(alive, seconds)
+            wait(alive, seconds)
     return leaked
 
 
-def stop_makers(children: Iterable[Child]) -> None:
-    """Ask what started children to end them, so that it doesn't replace those who end."""
-    started = {id(maker): maker for child in children if (maker := child.maker) is not None}
-    for maker in started.values():
-        _stop_maker(maker)
+def stop_makers(makers: Iterable[object]) -> None:
+    """Ask pools, executors and managers to end their children, and to replace none of them."""
+    for maker in {id(maker): maker for maker in makers if maker is not None}.values():
+        # In a thread, as Pool.terminate() waits for ever where a killed worker holds the pool's
+        # lock.
+        thread = System.Thread(target=stop_maker, args=[maker], daemon=True)
+        with suppress(RuntimeError):  # Python 3.12 starts none as it exits
+            thread.start()
+            thread.join(GRACE)
+
+
+def stop_maker(maker: Any) -> None:  # noqa: ANN401 (a pool, an executor or a manager)
+    """Ask a pool, an executor or a manager to end its children; that may take for ever."""
+    executors, pools = loaded_classes([EXECUTOR]), loaded_classes([POOL])
+    # As its own class does it, or else that of the standard library. One that is only half made
+    # can't be stopped at all, and its children can.
+    classes: tuple[Any, ...] = (type(maker), *executors, *pools)
+    for cls in classes:
+        with suppress(Exception):
+            if isinstance(maker, executors):
+                cls.shutdown(maker, wait=False, cancel_futures=True)
+            elif isinstance(maker, pools):
+                cls.terminate(maker)
+            else:
+                maker.shutdown()
+            return
 
 
 def settle(children: Collection[Child]) -> None:
@@ -75,35 +95,16 @@ def _is_awaited(child: Child) -> bool:
     return child.exit_code is None and child.by_pool and child.popen is not None
 
 
-def _wait(children: Iterable[Child], seconds: float) -> list[Child]:
+def wait(
+    children: Iterable[Child],
+    seconds: float,
+    is_over: Callable[[Child], bool] = Child.has_ended,
+) -> list[Child]:
     """Wait until all have ended, so long at most, and return those that have not."""
-    alive = [child for child in children if not child.has_ended()]
+    alive = [child for child in children if not is_over(child)]
     deadline, pause = System.monotonic() + seconds, 0.001
     while alive and System.monotonic() < deadline:
         System.sleep(pause)
         pause = min(pause * 2, 0.02)
-        alive = [child for child in alive if not child.has_ended()]
+        alive = [child for child in alive if not is_over(child)]
     return alive
-
-
-def _stop_maker(maker: Any) -> None:  # noqa: ANN401 (a pool, an executor or a manager)
-    executors, pools = loaded_classes([makers.EXECUTOR]), loaded_classes([makers.POOL])
-
-    def stop() -> None:
-        # As its own class does it, or else that of the standard library. One that is only half
-        # made can't be stopped at all, and its children can.
-        classes: tuple[Any, ...] = (type(maker), *executors, *pools)
-        for cls in classes:
-            with suppress(Exception):
-                if isinstance(maker, executors):
-                    cls.shutdown(maker, wait=False, cancel_futures=True)
-                elif isinstance(maker, pools):
-                    cls.terminate(maker)
-                else:
-                    maker.shutdown()
-                return
-
-    # In a thread, as Pool.terminate() waits for ever where a killed worker holds the pool's lock.
-    thread = System.Thread(target=stop, daemon=True)
-    thread.start()
-    thread.join(GRACE)

@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from typing import NamedTuple
 
-from pytest_startmethod.processes.places import INSTALLED
+from pytest_startmethod.processes.places import is_installed
 from pytest_startmethod.system import System
 
 HEADER = re.compile(
@@ -52,7 +52,7 @@ class Frame(NamedTuple):
         if self.file.startswith("<"):
             return not self.file.startswith("<frozen ")
         is_standard = self.file.startswith(STANDARD)
-        return not is_standard or any(folder in self.file for folder in INSTALLED)
+        return not is_standard or is_installed(self.file)
 
 
 class Thread(NamedTuple):

@@ -8,6 +8,8 @@ from pytest_startmethod.load_hooks import loaded_classes
 from pytest_startmethod.processes.places import package
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.pool import Pool
     from types import FrameType
 
     from pytest_startmethod.weak_map import WeakMap
@@ -42,6 +44,19 @@ def is_pool(maker: object) -> bool:
     return isinstance(maker, loaded_classes((POOL, EXECUTOR)))
 
 
+def pools(made: WeakMap[Any]) -> Iterator[Pool]:
+    """Return the pools, and no executors, of what was `made` and lives.
+
+    Not those that were terminated. `Pool._state` is private, and such a word since Python 3.8;
+    where it goes missing, none counts as terminated.
+    """
+    for maker in made.living():
+        if isinstance(maker, loaded_classes([POOL])):
+            pool: Any = maker
+            if getattr(pool, "_state", "") != "TERMINATE":
+                yield pool
+
+
 def origin(frame: FrameType | None, made: WeakMap[Any]) -> tuple[str, object | None]:
     """Return the line that starts a process, and what was `made` whose code does it."""
     maker = None
@@ -65,8 +80,7 @@ def _maker(frame: FrameType, made: WeakMap[Any]) -> object | None:
     workers = frame.f_locals.get("pool")
     if not isinstance(workers, list):
         return None
-    pools = (one for one in made.living() if isinstance(one, loaded_classes([POOL])))
-    return next((pool for pool in pools if getattr(pool, "_pool", ()) is workers), None)
+    return next((pool for pool in pools(made) if getattr(pool, "_pool", ()) is workers), None)
 
 
 def context(maker: object) -> object:

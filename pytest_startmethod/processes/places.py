@@ -19,6 +19,11 @@ INSTALLED = ("site-packages", "dist-packages")
 """The folders that libraries are installed in."""
 
 
+def is_installed(file: str) -> bool:
+    """Tell whether a file, or a line of one, is an installed library's."""
+    return any(folder in file for folder in INSTALLED)
+
+
 def package(frame: FrameType) -> str:
     """Return the top-level package of a frame's module."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -40,12 +45,11 @@ def plugin_modules(config: pytest.Config) -> set[str]:
     plugins = config.pluginmanager.get_plugins()
     named = {p.__name__ if isinstance(p, ModuleType) else type(p).__module__ for p in plugins}
     given = {*config.getoption("plugins"), *System.plugins_variable.split(",")}
-    return {name for name in named if name in given or _is_installed(name)}
+    return {name for name in named if name in given or is_installed(_file(name))}
 
 
-def _is_installed(name: str) -> bool:
-    file = str(getattr(sys.modules.get(name), "__file__", None))
-    return any(folder in file for folder in INSTALLED)
+def _file(module: str) -> str:
+    return str(getattr(sys.modules.get(module), "__file__", None))
 
 
 def _is_conftest(name: str) -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Whose threads serve pools, executors and queues, and answer nobody by themselves.
 SERVING = ("multiprocessing.queues", "concurrent.futures.process", "multiprocessing.pool")
 
+THREAD_POOL = "concurrent.futures.thread"
+
 TASKS = "/proc/self/task" if waits.AVAILABLE else ""
 """The folder of this process's threads, native ones too; "" but on Linux."""
 
@@ -40,6 +42,22 @@ def serves(thread: threading.Thread) -> bool:
     """Tell whether a thread runs the standard library's own code alone, and no task of a user."""
     is_of_thread_pool = getattr(_target(thread), "__name__", "") == "worker"
     return module(thread) in SERVING and not is_of_thread_pool
+
+
+def any_is_joined_at_exit() -> bool:
+    """Tell whether Python, as it exits, joins a thread that may itself wait for a process.
+
+    Not those of a thread pool that have no task, where that can be told: only on Linux.
+    """
+    others = [
+        thread
+        for thread in System.threads()
+        if not (thread.daemon or thread is System.main_thread() or serves(thread))
+    ]
+    found = _find() if others else {}
+    return any(
+        module(t) != THREAD_POOL or t.ident not in found or found[t.ident].task for t in others
+    )
 
 
 def thread_ids() -> frozenset[int]:

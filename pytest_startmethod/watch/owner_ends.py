@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from pytest_startmethod.explain import findings, severity, tracebacks
 from pytest_startmethod.leaks import descendants, reaper
 from pytest_startmethod.leaks.segments import Segment
+from pytest_startmethod.processes.places import is_installed
 from pytest_startmethod.warning_classes import ChildProcessLeakWarning
 from pytest_startmethod.watch import at_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pytest_startmethod.leaks.descendants import Descendant
     from pytest_startmethod.processes.children import Child
@@ -27,9 +28,7 @@ def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
             stay = _is_allowed()
             for child in test.children:
                 child.daemons_stay = stay
-    for child in recorder.of_ended_owners():
-        if child.owner is not recorder.session and _is_kept(test, child):
-            recorder.give(child, recorder.session)
+    _keep(recorder, test)
     marked, segments, there = recorder.marked.take_ended(), recorder.segments, list[Segment]()
 
     def before_stop(alive: list[Child]) -> None:
@@ -56,25 +55,36 @@ def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
     return [*crash, *findings.leak(leaked, left), *findings.memory(unlinked)]
 
 
-def end_session(recorder: Recorder) -> list[Warning]:
-    """End what would keep Python from exiting, or would replace workers till then."""
-    reaper.stop_makers(child for child in recorder.children if not child.has_ended())
-    # What is left of a suite nobody touched, and ends with Python, is its own affair.
-    daemons = [child for child in recorder.children if child.daemon]
-    recorder.forget(daemons)
-    of_libraries = list(filter(at_exit.is_librarys, recorder.children))
-    at_exit.leave(of_libraries)
-    recorder.forget(of_libraries)
-    alive = [child for child in (*daemons, *of_libraries) if not child.has_ended()]
-    at_exit.leave_descendants(recorder.marked.take(alive))
+def end_session(
+    recorder: Recorder, add_cleanup: Callable[[Callable[[], None]], None]
+) -> list[Warning]:
+    """Return what is wrong at the end of the session; what lives then ends as Python exits.
+
+    The suite's exit hooks may need it, or end it. `add_cleanup` lets a function be called after
+    those that are pytest's.
+    """
+    _keep(recorder, None)
+    kept = [child for child in recorder.children if not (child.has_ended() or child.owner.ended)]
+    blocking = reaper.wait(filter(at_exit.is_waited_for, kept), reaper.GRACE, at_exit.is_let_go)
+    recorder.locate(blocking)
+    recorder.forget(kept)
+    marked = recorder.marked.take(kept)
     recorder.session.ended = True
-    kept: list[Segment] = []
+    found = [*findings.leak(blocking), *end(recorder, None)]
+    rest = at_exit.Rest(kept, recorder.pools, marked, told=blocking)
     with recorder.guard:
         if recorder.segments:
-            kept = recorder.segments.take_kept()
-            at_exit.leave_segments(recorder.segments, kept)
-    found = [one for one in kept if not at_exit.is_installed(one.place)]
-    return [*end(recorder, None), *findings.memory(found)]
+            rest.segments, rest.memory = recorder.segments, recorder.segments.take_kept()
+            found += findings.memory([one for one in rest.memory if not is_installed(one.place)])
+    rest.leave(add_cleanup)
+    return found
+
+
+def _keep(recorder: Recorder, test: WatchedTest | None) -> None:
+    """Let the session own what is kept though its owner has ended."""
+    for child in recorder.of_ended_owners():
+        if child.owner is not recorder.session and _is_kept(test, child):
+            recorder.give(child, recorder.session)
 
 
 def _stop_left(children: Sequence[Child]) -> list[Descendant]:

@@ -12,7 +12,8 @@ from pytest_startmethod.processes.owners import Owner
 from pytest_startmethod.weak_map import WeakMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from multiprocessing.pool import Pool
     from multiprocessing.process import BaseProcess
     from types import FrameType
 
@@ -70,6 +71,10 @@ class Recorder:
         self.served_by.discard(id(maker))
         if maker not in self._makers:
             self._makers.set(maker, Maker(self.owner(), makers.line(frame)))
+
+    def pools(self) -> Iterator[Pool]:
+        """Return the pools that live."""
+        return makers.pools(self._makers)
 
     def note_use(self, maker: object) -> None:
         """Record that a pool, an executor or the proxy of a manager serves the test."""

@@ -245,11 +245,12 @@ class Watch:
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # within pytest's own, which records warnings
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        """End what would keep Python from exiting, and say what went wrong in the plugin itself."""
+        """Warn of what would keep Python from exiting, and of what went wrong in the plugin."""
         result = yield
         with self.guard:
             if self._recorder is not None:
-                for warning in owner_ends.end_session(self._recorder):
+                found = owner_ends.end_session(self._recorder, self._config.add_cleanup)
+                for warning in found:
                     severity.warn_of_run(warning)
         own = self.guard.warning()
         if own is not None:
