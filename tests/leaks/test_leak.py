@@ -47,6 +47,9 @@ def note(pid):
 def waits(connection):
     connection.recv()
 
+def tells(semaphore):
+    semaphore.release()
+
 def start(context, daemon=False, obedient=True):
     receiver, sender = context.Pipe()
     process = context.Process(target=forever, args=[sender, obedient], daemon=daemon)
@@ -181,8 +184,13 @@ def test_what_wider_fixtures_made_lives_as_long_as_they(
         AT_IMPORT = ProcessPoolExecutor(1)  # starts nothing yet
 
         @pytest.fixture(scope="module")
-        def pool():
-            with multiprocessing.Pool(1, maxtasksperchild=1) as pool:
+        def started():
+            return multiprocessing.Semaphore(0)
+
+        @pytest.fixture(scope="module")
+        def pool(started):
+            with multiprocessing.Pool(1, helper.tells, [started], maxtasksperchild=1) as pool:
+                started.acquire()
                 yield pool
 
         @pytest.fixture(scope="class")
@@ -205,8 +213,10 @@ def test_what_wider_fixtures_made_lives_as_long_as_they(
                 self.PIDS.add(executor.submit(os.getpid).result())
                 assert len(self.PIDS) == 1
 
-            def test_pool_that_replaces_its_worker(self, pool, number):
+            def test_pool_that_replaces_its_worker(self, pool, started, number):
                 assert pool.apply(abs, [-number]) == number
+                # While pytest prints its progress, a fork would inherit a lock that is held.
+                started.acquire()
 
             def test_manager(self, numbers, number):
                 numbers.append(number)
