@@ -27,6 +27,8 @@ class Run(NamedTuple):
     """Whether a test that asked for no start method depends on the process-wide default."""
     path: str = ""
     """The file of a concerned test."""
+    whole_file: bool = False
+    """Whether that file may have other tests under another start method."""
     processes: int = 0
     other_processes: int = 0
     """How many processes the test started by another start method than the default."""

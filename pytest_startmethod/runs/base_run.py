@@ -9,6 +9,7 @@ import pytest
 from pytest_startmethod.record import ASKS, Run
 from pytest_startmethod.registration import register
 from pytest_startmethod.report import collector
+from pytest_startmethod.runs import at_import
 from pytest_startmethod.selection import contexts, marker
 from pytest_startmethod.settings import SETTINGS
 from pytest_startmethod.system import System
@@ -16,6 +17,7 @@ from pytest_startmethod.watch.watcher import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 
 def prepare(config: pytest.Config, tests: list[pytest.Item]) -> None:
@@ -65,8 +67,10 @@ class BaseRun:
         # The running test, if it asks for no start method, and whether it is skipped.
         self._untouched: pytest.Item | None = None
         self._is_skipped = False
-        # Whether a conftest or a test module asked for the default when it was imported.
+        # Whether a conftest or a test module asked for the default when it was imported, and which
+        # of the tests' files may have decided something by that.
         self._asked_at_import = System.get_start_method(allow_none=True) is not None
+        self._deciding: dict[Path, bool] = {}
         # Whether it runs in this process: pytest-forked runs tests in others.
         self._runs_here = False
         # What fixtures of classes, modules and the session have set, and those that have ended.
@@ -135,9 +139,16 @@ class BaseRun:
             return
         # What can't be told is run again: the default may be why a test is skipped.
         may_depend = not self._runs_here or (self._is_skipped and self._asked_at_import)
-        if may_depend or self._watch.used_default or self._asked_for_default():
+        decides = self._asked_at_import and self._may_decide(item.path)
+        if may_depend or decides or self._watch.used_default or self._asked_for_default():
             run = Run.told_by(report) or Run(self._unasked, report.nodeid, report.nodeid)
-            run._replace(asked=False, concerned=True, path=str(item.path)).tell(report)
+            run = run._replace(asked=False, concerned=True, path=str(item.path), whole_file=decides)
+            run.tell(report)
+
+    def _may_decide(self, file: Path) -> bool:
+        if file not in self._deciding:
+            self._deciding[file] = at_import.may_decide(file)
+        return self._deciding[file]
 
     def _asked_for_default(self) -> bool:
         """Tell whether the test asked for the default: that pins it, and so may a wider fixture."""

@@ -43,6 +43,8 @@ class Receiver:
     def __init__(self, config: pytest.Config, tests: Mapping[str, str]) -> None:
         self.config = config
         self.todo = dict(tests)
+        self.files: dict[str, str] = {}
+        """The files of which all tests are to run, until the session has collected them."""
         self.outcomes = Outcomes()
         self.printed = 0
         self.begun = False
@@ -53,6 +55,11 @@ class Receiver:
         """The error that ended the session early, if pytest reported one."""
         self.stopped = ""
         """Why a test or a plugin stopped the session."""
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether tests are left that a session is to run."""
+        return bool(self.todo or self.files)
 
     def receive(self, kind: str, *values: Any) -> None:  # noqa: ANN401 (what JSON can tell)
         """Handle a message from the session."""
@@ -92,6 +99,11 @@ class Receiver:
 
     def on_collected(self, nodeids: list[str]) -> None:
         """Handle the ids of the tests that the session will run."""
+        for nodeid in nodeids:
+            path = self.files.get(nodeid.partition("::")[0])
+            if path is not None and nodeid not in self.todo:
+                self.add(nodeid, path)
+        self.files.clear()
         self.drop("not collected there", set(self.todo).difference(nodeids))
 
     def on_warning(self, warned: Warned, when: str, nodeid: str, location: Location) -> None:
@@ -113,7 +125,12 @@ class Receiver:
 
     def give_up(self, reason: str, error: str = "") -> None:  # noqa: ARG002 (for who shows it)
         """Drop the remaining tests: no session will run them."""
+        self.files.clear()
         self.drop(reason, set(self.todo))
+
+    def add(self, nodeid: str, path: str) -> None:
+        """Add a test that the first run didn't have."""
+        self.todo[nodeid] = path
 
     def drop(self, reason: str, tests: Collection[str]) -> None:  # noqa: ARG002 (for who shows it)
         """Remove tests that don't run."""

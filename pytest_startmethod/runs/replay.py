@@ -30,7 +30,7 @@ class Shown(Receiver):
         session: pytest.Session,
         method: str,
         tests: Mapping[str, str],
-        names: Mapping[str, str],
+        names: dict[str, str],
         notes: Notes,
         warned: Collection[Warned],
     ) -> None:
@@ -81,6 +81,12 @@ class Shown(Receiver):
             vars(report)["collected_as"] = ""
             self._hook.pytest_collectreport(report=report)
         super().give_up(reason)
+
+    def add(self, nodeid: str, path: str) -> None:
+        """Count a test that the first run didn't have."""
+        super().add(nodeid, path)
+        self._names[nodeid] = nodeid
+        self._session.testscollected += 1
 
     def drop(self, reason: str, tests: Collection[str]) -> None:
         """Record which tests don't run."""

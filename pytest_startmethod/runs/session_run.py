@@ -34,7 +34,7 @@ class SessionRun:
 
     def prepare(self) -> None:
         """Start the process of a session for the remaining tests, if there is none."""
-        if self.process is None and self.shown.todo:
+        if self.process is None and self.shown.is_unfinished:
             self._sessions += 1
             try:
                 self.process = _start(self.shown, self._method, self._number, self._sessions)
@@ -66,7 +66,7 @@ class SessionRun:
             self.read()  # messages that it sent before its end
             if not self._messages:
                 self._finish()
-        return bool(self._messages) or self.process is not None or bool(self.shown.todo)
+        return bool(self._messages) or self.process is not None or self.shown.is_unfinished
 
     def end(self, *, patience: float = 0.0) -> None:
         """End the session, even if it still runs tests."""
@@ -135,6 +135,7 @@ def _start(shown: Receiver, method: str, number: int, attempt: int) -> SessionPr
     given = {
         "start_method": method,
         "tests": shown.todo,
+        "files": shown.files,
         "basetemp": _basetemp(config, shown.label + (f"-{attempt}" if attempt > 1 else "")),
         "workerinput": worker_input.make(config, number),
     }

@@ -11,6 +11,7 @@ import pytest
 from pytest_startmethod import importer, registration
 from pytest_startmethod.record import Notes, NotRun, Run, without_group
 from pytest_startmethod.report import collector
+from pytest_startmethod.runs import at_import
 from pytest_startmethod.runs.receiver import PHASES, Outcomes, Receiver
 from pytest_startmethod.runs.replay import Shown
 from pytest_startmethod.session.relay import Warned
@@ -47,6 +48,11 @@ class Sessions:
         self.notes = notes
         self._outcomes = Outcomes()
         self._concerned: dict[str, Concerned] = {}
+        # The files that may have other tests under another start method: their paths by node id.
+        self._files: dict[str, str] = {}
+        # Not where this run has only some of the tests: those that failed before.
+        chosen = vars(config.option)
+        self._takes_files = not (chosen.get("lf") or chosen.get("stepwise"))
         self._places: dict[str, int] = {}
         self._warned: set[Warned] = set()
         self._begun = False
@@ -60,6 +66,13 @@ class Sessions:
         """Record a warning, so that sessions don't show it again."""
         if not self._begun:
             self._warned.add(Warned.of(warning_message))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Record a file that skipped itself, maybe because of the process-wide default."""
+        if report.skipped and self._takes_files and not self._begun:
+            file = self._config.rootpath / report.nodeid
+            if at_import.may_decide(file):
+                self._files[report.nodeid] = str(file)
 
     def take(self, report: pytest.TestReport) -> None:
         """Record the outcome of a report, and its test, if that is concerned."""
@@ -79,7 +92,7 @@ class Sessions:
         """Rerun the concerned tests under the further start methods, after all tests."""
         result = yield
         self._begun = True
-        if self._concerned:
+        if self._concerned or self._files:
             self._run(session)
         return result
 
@@ -94,6 +107,8 @@ class Sessions:
         grouped = getattr(self._config.option, "dist", "no") == "loadgroup"
         name = without_group(nodeid) if grouped else nodeid
         self._concerned[nodeid] = Concerned(name, run.path)
+        if run.whole_file and self._takes_files:
+            self._files[nodeid.partition("::")[0]] = run.path
         session: Any = self._config.pluginmanager.get_plugin("session")
         session.testscollected += len(self._further)  # the total of the progress
 
@@ -114,6 +129,7 @@ class Sessions:
         runs = []
         for number, method in enumerate(self._further):
             shown = Shown(session, method, tests, names, self.notes, self._warned)
+            shown.files = dict(self._files)
             runs.append(session_run.SessionRun(shown, method, number))
         session_run.run(runs, session)
         self._check(session, tests, names, runs)
@@ -140,7 +156,9 @@ class Sessions:
             test
             for run in runs
             for test, outcome in run.shown.outcomes.not_passed.items()
-            if outcome in ("failed", "skipped") and self._outcomes.of(names[test]) != outcome
+            if outcome in ("failed", "skipped")
+            and test in tests
+            and self._outcomes.of(names[test]) != outcome
         }
         if differing:
             order = list(tests)

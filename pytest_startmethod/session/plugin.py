@@ -79,7 +79,9 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     config.pluginmanager.register(
         relay.Relay(config, given["writer"], given["log"]), "startmethod-relay"
     )
-    config.pluginmanager.register(tests.SessionTests(given["tests"]), "startmethod-tests")
+    config.pluginmanager.register(
+        tests.SessionTests(given["tests"], given["files"]), "startmethod-tests"
+    )
     if not given["shows"]:
         return (yield)
     # Show what tests print, but not what the terminal reporter writes: it takes its file before

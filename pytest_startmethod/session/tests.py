@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_startmethod.selection import marker
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
 
 class SessionTests:
-    """The hooks that select the tests; `tests` has their paths by node id, in order."""
+    """The hooks that select the tests: `tests`, in their order, and all of `files`.
 
-    def __init__(self, tests: Mapping[str, str]) -> None:
+    Both have paths by node id.
+    """
+
+    def __init__(self, tests: Mapping[str, str], files: Mapping[str, str]) -> None:
         self._places = {nodeid: place for place, nodeid in enumerate(tests)}
-        self._paths = {Path(path) for path in tests.values()}
+        self._files = files
+        self._whole = {Path(path) for path in files.values()}
+        self._paths = {Path(path) for path in tests.values()} | self._whole
         self._folders = {folder for path in self._paths for folder in path.parents}
         parts = (part for nodeid in tests for part in nodeid.split("::"))
         self._names = {part.partition("[")[0] for part in parts}
@@ -37,9 +44,13 @@ class SessionTests:
         return None if wanted else True
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_pycollect_makeitem(self, name: str, obj: object) -> list[pytest.Item] | None:
+    def pytest_pycollect_makeitem(
+        self, collector: pytest.Collector, name: str, obj: object
+    ) -> list[pytest.Item] | None:
         """Make no items of other functions: that takes most of the time of a collection."""
-        return [] if isfunction(obj) and name not in self._names else None
+        if not isfunction(obj) or name in self._names or collector.path in self._whole:
+            return None
+        return []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
@@ -47,9 +58,18 @@ class SessionTests:
     ) -> Generator[None, object, object]:
         """Keep only the tests, in the order of the first run: some plugins shuffle."""
         result = yield
-        kept = [item for item in items if item.nodeid in self._places]
-        items[:] = sorted(kept, key=lambda item: self._places[item.nodeid])
+        place, places = -1, dict[pytest.Item, int]()
+        for item in items:
+            place = self._places.get(item.nodeid, place)  # a new one runs after the one before
+            if item.nodeid in self._places or self._is_new(item):
+                places[item] = place
+        items[:] = sorted(places, key=places.__getitem__)
         return result
+
+    def _is_new(self, item: pytest.Item) -> bool:
+        """Tell whether the first run didn't have a test; those that ask ran there under each."""
+        in_file = item.nodeid.partition("::")[0] in self._files
+        return in_file and marker.start_method(item) is None
 
     def _leads_to_test(self, arg: str, config: pytest.Config) -> bool:
         name = arg.partition("::")[0].partition("[")[0]

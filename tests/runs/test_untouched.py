@@ -307,7 +307,7 @@ def test_a_test_that_is_skipped_for_the_default_at_import_runs_under_the_others(
             pass
     """)
     result = run_watched("--start-method=fork,spawn")
-    result.assert_outcomes(passed=4, skipped=2, xfailed=1)
+    result.assert_outcomes(passed=5, skipped=2, xfailed=1)
 
 
 def test_a_skipped_test_of_a_suite_that_never_asks_for_the_default_runs_once(
