@@ -212,6 +212,27 @@ def test_a_pebble_pool_that_is_kept_ends_with_python_and_nobody_is_warned(
         assert "ChildProcessLeakWarning" not in result.stderr.str()
 
 
+def test_what_a_copy_of_multiprocessing_started_is_ended_before_that_waits_for_it(
+    pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
+) -> None:
+    pytest.importorskip("multiprocess")
+    # Whose exit hook is called first, as it is imported last.
+    pytester.makeconftest("import multiprocessing.util\n" + CONTEXTS["multiprocess"])
+    pytester.makepyfile("""
+        import signal
+
+        import multiprocess
+
+        KEPT = multiprocess.get_context("fork").Process(target=signal.pause)
+
+        def test_it():
+            KEPT.start()
+    """)
+    result = run_watched("--start-method=fork")
+    result.assert_outcomes(passed=1, warnings=1)
+    assert "ChildProcessLeakWarning" in result.stdout.str()
+
+
 def test_lokys_executor_is_kept_for_tests_under_a_start_method(
     pytester: pytest.Pytester, run_watched: Callable[..., pytest.RunResult]
 ) -> None:

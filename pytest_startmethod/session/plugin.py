@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import atexit
 import contextlib
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -57,6 +59,9 @@ def pytest_load_initial_conftests(
     """Select the start method of the session, whatever else selects one."""
     given = _read_input(early_config.known_args_namespace.startmethod_session)
     _end_with(given["parent"])
+    # After all exit hooks, as it is registered first. Most of what Python does as it exits is to
+    # look for garbage, which ends with the process anyway.
+    atexit.register(gc.freeze)
     for descriptor in (given["writer"], given["log"]):
         os.set_inheritable(descriptor, False)
     early_config.stash[INPUT] = given

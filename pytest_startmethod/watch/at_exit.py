@@ -52,6 +52,12 @@ def _works(child: Child) -> bool:
     return child.by_pool and not child.daemon and bool(tasks)
 
 
+def _is_standard(child: Child) -> bool:
+    """Tell whether multiprocessing joins a child, and no copy of it by an exit hook of its own."""
+    popen = child.popen
+    return popen is None or type(popen).__module__.startswith("multiprocessing.")
+
+
 class Rest:
     """The children that live at the end of the session, and shared memory that is still there.
 
@@ -89,10 +95,18 @@ class Rest:
             _finalize(LEFT, self._end_left)
 
     def _end_awaited(self) -> None:
-        """End what a thread may wait for: Python joins its threads before it calls exit hooks."""
+        """End what Python may wait for before it calls the exit hook of multiprocessing.
+
+        That is what its threads wait for, as it joins them first.
+        """
         with suppress(Exception):  # nobody is left to hear of it
             any_may_wait = threads.any_is_joined_at_exit()
-            self._end(lambda child: _works(child) or (any_may_wait and is_waited_for(child)))
+            self._end(
+                lambda child: (
+                    _works(child)
+                    or (is_waited_for(child) and (any_may_wait or not _is_standard(child)))
+                )
+            )
 
     def _prepare_to_stop_pools(self) -> None:
         """Start a thread for each pool: Python 3.12 starts none as it exits."""
