@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     import warnings
+    from collections.abc import Generator
 
 # Frames of these files only pass on an error that a plugin raises.
 PLUMBING = re.compile(r"[/\\](_pytest|pluggy|pytest_startmethod)[/\\]")
@@ -93,15 +94,19 @@ class Relay:
         """Send what interrupts the session: Ctrl-C or ``pytest.exit()``."""
         self._send("problem", excinfo.exconly())
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, which records warnings
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int
+    ) -> Generator[None, object, object]:
         """Send that the session is complete, unless an error ended it early."""
+        result = yield
         if exitstatus in (
             pytest.ExitCode.OK,
             pytest.ExitCode.TESTS_FAILED,
             pytest.ExitCode.NO_TESTS_COLLECTED,
         ):
             self._send("end", str(session.shouldstop or session.shouldfail or ""))
+        return result
 
     def _send_report(self, kind: str, report: pytest.CollectReport | pytest.TestReport) -> None:
         hook = self._config.hook

@@ -97,6 +97,8 @@ class Recorder:
         if by_pool:
             owner = of_maker.owner if of_maker else self.session
         else:  # a manager's only process is made by whoever starts it
+            if id(process) not in self.owners:
+                self.owner()  # so that the test is watched which starts what was made before it
             owner = self.owners.get(id(process), self.session)
         if owner is None:
             return None

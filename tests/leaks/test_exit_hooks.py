@@ -212,6 +212,24 @@ def test_python_exits_whatever_the_suite_keeps(
         assert_gone(1)
 
 
+def test_a_process_that_was_made_at_import_is_watched_once_a_test_starts_it(
+    pytester: pytest.Pytester, run_impatient: Run
+) -> None:
+    pytester.makepyfile("""
+        import multiprocessing
+
+        import helper
+
+        AT_IMPORT = multiprocessing.Process(target=helper.pauses)
+
+        def test_it():
+            AT_IMPORT.start()
+    """)
+    result = run_impatient("--start-method=all")
+    result.assert_outcomes(passed=len(METHODS), warnings=len(METHODS))
+    assert result.stdout.str().count(WARNING) == len(METHODS)
+
+
 def test_tasks_that_wait_at_the_end_of_the_session_are_run_as_in_plain_python(
     pytester: pytest.Pytester, run_watched: Run, told: Callable[[], list[str]]
 ) -> None:
