@@ -890,37 +890,6 @@ def test_a_forkserver_that_others_end_is_replaced(
     assert OWN_ERROR not in result.stdout.str()
 
 
-@pytest.mark.skipif("forkserver" not in METHODS, reason="it is about the forkserver")
-def test_a_forked_child_uses_no_forkserver_of_its_parent(
-    suite: Callable[..., None], compare: Compare
-) -> None:
-    suite(
-        """
-    def asks(connection):
-        try:
-            helper.talks(multiprocessing.get_context("forkserver"))
-        except Exception as error:
-            connection.send(type(error).__name__)
-        else:
-            connection.send("talks")
-
-    def in_a_fork():
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        process = multiprocessing.get_context("fork").Process(target=asks, args=(sender,))
-        process.start()
-        process.join()
-        return receiver.recv()
-
-    def test_it():
-        assert in_a_fork() == "talks"
-        helper.talks(multiprocessing.get_context("forkserver"))
-        assert in_a_fork() == "ChildProcessError"
-        """,
-        imports="import multiprocessing",
-    )
-    compare("--start-method=forkserver", passed=1)
-
-
 @needs_signals
 def test_the_folder_for_temporary_files_is_removed_by_the_test(
     suite: Callable[..., None], compare: Compare

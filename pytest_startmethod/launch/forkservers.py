@@ -54,7 +54,6 @@ class Forkservers:
         self._guard = guard
         self._servers: dict[object, Forkserver] = {}
         self._lock = threading.RLock()
-        self._pid = System.getpid()
         self._before: dict[str, Any] = {}
 
     def install(self) -> None:
@@ -88,13 +87,7 @@ class Forkservers:
         return [pid for server in tuple(self._servers.values()) if (pid := server.pid)]
 
     def connect(self, fds: Sequence[int]) -> tuple[int, int]:
-        """Start a process as ``forkserver.connect_to_new_process()`` does, by the right server.
-
-        A forked child inherits the one in use, and can't use it, as without the plugin.
-        """
-        if System.getpid() != self._pid:
-            inherited: tuple[int, int] = self._module._forkserver.connect_to_new_process(fds)  # noqa: SLF001 (see `METHODS`)
-            return inherited
+        """Start a process as ``forkserver.connect_to_new_process()`` does, by the right server."""
         with self._lock:
             server = None
             with self._guard:
@@ -118,7 +111,8 @@ class Forkservers:
 
     def _choose(self) -> Forkserver:
         preload = self._preload()
-        state = (preload, System.environment_items(), _file(1), _file(2))
+        # A forked child inherits the servers, but can't use them.
+        state = (System.getpid(), preload, System.environment_items(), _file(1), _file(2))
         server = self._servers.pop(state, None) or Forkserver(self._module, preload)
         self._servers[state] = server  # the last one is in use
         server.bind(self.connect)
