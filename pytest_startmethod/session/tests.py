@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_startmethod.selection import marker
+from pytest_startmethod.record import ASKS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -68,8 +68,7 @@ class SessionTests:
 
     def _is_new(self, item: pytest.Item) -> bool:
         """Tell whether the first run didn't have a test; those that ask ran there under each."""
-        in_file = item.nodeid.partition("::")[0] in self._files
-        return in_file and marker.start_method(item) is None
+        return item.nodeid.partition("::")[0] in self._files and ASKS not in item.keywords
 
     def _leads_to_test(self, arg: str, config: pytest.Config) -> bool:
         name = arg.partition("::")[0].partition("[")[0]
