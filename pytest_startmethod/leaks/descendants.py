@@ -103,7 +103,7 @@ def stop(children: Sequence[Child], daemons_stay: Callable[[], bool]) -> list[De
     allowed that.
     """
     leaked: list[Descendant] = []
-    alive = _alive(_find(children, daemons_stay), reaper.GRACE) if children else []
+    alive = reaper.wait(_find(children, daemons_stay), reaper.GRACE, _has_ended) if children else []
     for _ in range(ROUNDS):
         if not alive:
             break
@@ -113,7 +113,8 @@ def stop(children: Sequence[Child], daemons_stay: Callable[[], bool]) -> list[De
         _end(found, signal.SIGTERM, reaper.GRACE)
         _end(found, reaper.KILL, PATIENCE)
         if not daemons_stay():  # which a helper may serve
-            helpers = _alive([one for one in alive if one.is_helper], reaper.GRACE)
+            helpers = [one for one in alive if one.is_helper]
+            helpers = reaper.wait(helpers, reaper.GRACE, _has_ended)
             _end(helpers, reaper.KILL, PATIENCE)
         # What one of them has started to take its place.
         alive = _find(children, daemons_stay) if found else []
@@ -173,17 +174,6 @@ def _adopts() -> bool:
     return System.getpid() == 1 or prctl.is_subreaper()
 
 
-def _alive(some: Sequence[Descendant], seconds: float) -> list[Descendant]:
-    """Wait until all have ended, so long at most, and return those that have not."""
-    alive = [one for one in some if not _has_ended(one)]
-    deadline, pause = System.monotonic() + seconds, 0.001
-    while alive and System.monotonic() < deadline:
-        System.sleep(pause)
-        pause = min(pause * 2, 0.02)
-        alive = [one for one in alive if not _has_ended(one)]
-    return alive
-
-
 def _has_ended(one: Descendant) -> bool:
     try:
         stat = stat_fields(System.read_file(f"/proc/{one.pid}/stat"))
@@ -196,7 +186,7 @@ def _end(some: Sequence[Descendant], signum: int, seconds: float) -> None:
     """Send a signal to those that are alive, and wait until they have ended."""
     for one in some:
         System.send(one.pid, signum, partial(_has_ended, one))
-    _alive(some, seconds)
+    reaper.wait(some, seconds, _has_ended)
     for one in some:
         if one.parent == System.getpid():  # an orphan that came to us: nobody else waits for it
             with suppress(OSError):

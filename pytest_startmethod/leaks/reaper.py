@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_startmethod.load_hooks import loaded_classes
 from pytest_startmethod.processes.broken_starts import PATIENCE
@@ -14,6 +14,8 @@ from pytest_startmethod.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+
+T = TypeVar("T")
 
 GRACE = 1.0
 """Seconds that a child may take to end by itself, and then again to obey a signal."""
@@ -34,10 +36,10 @@ def stop(
     again; when this returns, none of them is alive. `before` is called
     with those that are to be stopped.
     """
-    alive = wait(outlive(), SOON)
+    alive = wait(outlive(), SOON, Child.has_ended)
     if any(child.maker is not None for child in alive):
         System.collect_garbage()  # a pool, executor or manager in a reference cycle ends with it
-    leaked = wait(alive, GRACE)
+    leaked = wait(alive, GRACE, Child.has_ended)
     before(leaked)
     stop_makers(child.maker for child in leaked)
     # None can disobey the second, but on a busy machine it may take its time.
@@ -46,7 +48,7 @@ def stop(
             alive = [child for child in outlive() if not child.has_ended()]
             for child in alive:
                 child.send(signum)
-            wait(alive, seconds)
+            wait(alive, seconds, Child.has_ended)
     return leaked
 
 
@@ -95,16 +97,12 @@ def _is_awaited(child: Child) -> bool:
     return child.exit_code is None and child.by_pool and child.popen is not None
 
 
-def wait(
-    children: Iterable[Child],
-    seconds: float,
-    is_over: Callable[[Child], bool] = Child.has_ended,
-) -> list[Child]:
+def wait(some: Iterable[T], seconds: float, has_ended: Callable[[T], bool]) -> list[T]:
     """Wait until all have ended, so long at most, and return those that have not."""
-    alive = [child for child in children if not is_over(child)]
+    alive = [one for one in some if not has_ended(one)]
     deadline, pause = System.monotonic() + seconds, 0.001
     while alive and System.monotonic() < deadline:
         System.sleep(pause)
         pause = min(pause * 2, 0.02)
-        alive = [child for child in alive if not is_over(child)]
+        alive = [one for one in alive if not has_ended(one)]
     return alive

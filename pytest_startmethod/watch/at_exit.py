@@ -27,19 +27,14 @@ if TYPE_CHECKING:
 POOLS, CHILDREN, LEFT = 16, 0, -1
 
 
-def is_waited_for(child: Child) -> bool:
-    """Tell whether Python, as it exits, waits for a living child that nothing ends by then.
+def is_let_go(child: Child) -> bool:
+    """Tell whether Python, as it exits, doesn't wait for a child, or only till somebody ends it.
 
-    An executor without tasks ends its workers, and a manager its process.
+    An executor without tasks ends its workers, a manager its process, and a library what it needs.
     """
     if child.daemon or child.by_manager or is_installed(child.place) or child.has_ended():
-        return False
-    return _works(child) or not child.by_pool
-
-
-def is_let_go(child: Child) -> bool:
-    """Tell whether Python doesn't wait for a child, or no longer."""
-    return not is_waited_for(child)
+        return True
+    return child.by_pool and not _works(child)
 
 
 def _works(child: Child) -> bool:
@@ -104,7 +99,7 @@ class Rest:
             self._end(
                 lambda child: (
                     _works(child)
-                    or (is_waited_for(child) and (any_may_wait or not _is_standard(child)))
+                    or (not is_let_go(child) and (any_may_wait or not _is_standard(child)))
                 )
             )
 

@@ -65,7 +65,7 @@ def end_session(
     """
     _keep(recorder, None)
     kept = [child for child in recorder.children if not (child.has_ended() or child.owner.ended)]
-    blocking = reaper.wait(filter(at_exit.is_waited_for, kept), reaper.GRACE, at_exit.is_let_go)
+    blocking = reaper.wait(kept, reaper.GRACE, at_exit.is_let_go)
     recorder.locate(blocking)
     recorder.forget(kept)
     marked = recorder.marked.take(kept)
