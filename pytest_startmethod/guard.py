@@ -41,7 +41,7 @@ class Guard:
         return True
 
     def note(self, error: Exception) -> None:
-        """Record an error that the caller has caught: that is faster than the context manager.
+        """Record an error that the caller has caught; this is faster than the context manager.
 
         Raises an error that comes from a signal handler again: it is the test's.
         """
@@ -68,7 +68,7 @@ def _comes_from_handler(error: Exception) -> bool:
 
 
 def _handlers() -> Iterator[CodeType]:
-    """Return the code objects of all signal handlers but the plugin's own."""
+    """Return the code objects of all signal handlers except the plugin's own."""
     for signum in System.SIGNALS:
         handler: Any = System.get_handler(signum)
         with suppress(Exception):  # an object of the user's

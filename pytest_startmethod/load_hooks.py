@@ -92,7 +92,7 @@ class _Loader(Loader):
         self._tell = tell
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever it has)
-        """Return any other attribute of the module's own loader, for users of the spec."""
+        """Return any other attribute of the module's own loader."""
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:

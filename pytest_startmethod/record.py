@@ -28,7 +28,7 @@ class Run(NamedTuple):
     path: str = ""
     """The file of a concerned test."""
     whole_file: bool = False
-    """Whether that file may have other tests under another start method."""
+    """Whether all tests of that file rerun: it may have others under another start method."""
     processes: int = 0
     other_processes: int = 0
     """How many processes the test started by another start method than the default."""

@@ -55,7 +55,7 @@ def stuck_threads(tree: Tree) -> list[Thread] | None:
 
 
 def _has_own_handler(pid: int) -> bool:
-    """Tell whether a process has set a handler for SIGALRM: a fork has that of its parent."""
+    """Tell whether a process has a handler for SIGALRM that it didn't inherit by a fork."""
     if not _catches_alarm(pid):
         return False
     try:

@@ -53,7 +53,7 @@ def stop(
 
 
 def stop_makers(makers: Iterable[object]) -> None:
-    """Ask pools, executors and managers to end their children, and to replace none of them."""
+    """Ask pools, executors and managers to end their children and to start no others."""
     for maker in {id(maker): maker for maker in makers if maker is not None}.values():
         # In a thread, as Pool.terminate() waits for ever where a killed worker holds the pool's
         # lock.
@@ -64,7 +64,7 @@ def stop_makers(makers: Iterable[object]) -> None:
 
 
 def stop_maker(maker: Any) -> None:  # noqa: ANN401 (a pool, an executor or a manager)
-    """Ask a pool, an executor or a manager to end its children; that may take for ever."""
+    """Ask a pool, an executor or a manager to end its children; this may never return."""
     executors, pools = loaded_classes([EXECUTOR]), loaded_classes([POOL])
     # As its own class does it, or else that of the standard library. One that is only half made
     # can't be stopped at all, and its children can.

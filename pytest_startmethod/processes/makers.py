@@ -45,7 +45,7 @@ def is_pool(maker: object) -> bool:
 
 
 def pools(made: WeakMap[Any]) -> Iterator[Pool]:
-    """Return the pools, and no executors, of what was `made` and lives.
+    """Return the pools that live, without executors, of what was `made`.
 
     Not those that were terminated. `Pool._state` is private, and such a word since Python 3.8;
     where it goes missing, none counts as terminated.

@@ -20,7 +20,7 @@ INSTALLED = ("site-packages", "dist-packages")
 
 
 def is_installed(file: str) -> bool:
-    """Tell whether a file, or a line of one, is an installed library's."""
+    """Tell whether a file belongs to an installed library; it may end with a line number."""
     return any(folder in file for folder in INSTALLED)
 
 

@@ -45,9 +45,9 @@ def serves(thread: threading.Thread) -> bool:
 
 
 def any_is_joined_at_exit() -> bool:
-    """Tell whether Python, as it exits, joins a thread that may itself wait for a process.
+    """Tell whether Python will join a thread as it exits that may be waiting for a process.
 
-    Not those of a thread pool that have no task, where that can be told: only on Linux.
+    The threads of a thread pool don't count while they have no task; only Linux tells that.
     """
     others = [
         thread

@@ -1,4 +1,4 @@
-"""Tells which files may decide something at import by the process-wide default."""
+"""Finds test files that may depend on the process-wide default when they are imported."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What tells the default's name: what it decides then can't be seen, as its words are any text.
+# The function that returns the name of the default: what a file does with a name can't be watched.
 ASKS = b"get_start_method"
 
 
 def may_decide(file: Path) -> bool:
-    """Tell whether a file asks for the name of the default, maybe as it is imported.
+    """Tell whether a file may ask for the name of the default when it is imported.
 
-    Its other tests may skip, do or be something else under another start method.
+    Under another start method it may have other tests, or skip them.
     """
     try:
         return ASKS in file.read_bytes()

@@ -44,7 +44,7 @@ class Receiver:
         self.config = config
         self.todo = dict(tests)
         self.files: dict[str, str] = {}
-        """The files of which all tests are to run, until the session has collected them."""
+        """The files whose tests all run; empty once the session has collected them."""
         self.outcomes = Outcomes()
         self.printed = 0
         self.begun = False
@@ -58,7 +58,7 @@ class Receiver:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether tests are left that a session is to run."""
+        """Whether a session still has tests to run."""
         return bool(self.todo or self.files)
 
     def receive(self, kind: str, *values: Any) -> None:  # noqa: ANN401 (what JSON can tell)

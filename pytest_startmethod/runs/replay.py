@@ -83,7 +83,7 @@ class Shown(Receiver):
         super().give_up(reason)
 
     def add(self, nodeid: str, path: str) -> None:
-        """Count a test that the first run didn't have."""
+        """Add a test that the first run didn't have, also to the total of the progress."""
         super().add(nodeid, path)
         self._names[nodeid] = nodeid
         self._session.testscollected += 1

@@ -68,7 +68,7 @@ class Sessions:
             self._warned.add(Warned.of(warning_message))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Record a file that skipped itself, maybe because of the process-wide default."""
+        """Record a file that was skipped at import, maybe because of the process-wide default."""
         if report.skipped and self._takes_files and not self._begun:
             file = self._config.rootpath / report.nodeid
             if at_import.may_decide(file):
@@ -120,9 +120,11 @@ class Sessions:
         tests = {self._concerned[n].nodeid: self._concerned[n].path for n in concerned}
         reason = why_not(self._config)
         if reason:
+            of_tests = {test.partition("::")[0] for test in tests}
+            unrun = (*tests, *(file for file in self._files if file not in of_tests))
             for method in self._further:
                 by_hand = command(self._config, method)
-                self.notes.not_run.append(NotRun(method, reason, tuple(tests), by_hand))
+                self.notes.not_run.append(NotRun(method, reason, unrun, by_hand))
             session.testscollected -= len(self._further) * len(tests)
             return
         names = {known.nodeid: nodeid for nodeid, known in self._concerned.items()}

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class SessionTests:
-    """The hooks that select the tests: `tests`, in their order, and all of `files`.
+    """The hooks that select `tests`, in their order, and all tests of `files`.
 
-    Both have paths by node id.
+    Both map node ids to paths.
     """
 
     def __init__(self, tests: Mapping[str, str], files: Mapping[str, str]) -> None:
@@ -67,7 +67,8 @@ class SessionTests:
         return result
 
     def _is_new(self, item: pytest.Item) -> bool:
-        """Tell whether the first run didn't have a test; those that ask ran there under each."""
+        """Tell whether the first run didn't have a test."""
+        # One that asks for its start method ran there under each.
         return item.nodeid.partition("::")[0] in self._files and ASKS not in item.keywords
 
     def _leads_to_test(self, arg: str, config: pytest.Config) -> bool:

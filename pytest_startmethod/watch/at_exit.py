@@ -1,4 +1,4 @@
-"""Leaves what a suite keeps to its exit hooks, and ends what would keep Python from exiting."""
+"""Ends, as Python exits, the processes that a suite has kept, once its exit hooks have run."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ POOLS, CHILDREN, LEFT = 16, 0, -1
 
 
 def is_let_go(child: Child) -> bool:
-    """Tell whether Python, as it exits, doesn't wait for a child, or only till somebody ends it.
+    """Tell whether a child won't keep Python from exiting.
 
-    An executor without tasks ends its workers, a manager its process, and a library what it needs.
+    Executors without tasks, managers and libraries end theirs themselves.
     """
     if child.daemon or child.by_manager or is_installed(child.place) or child.has_ended():
         return True
@@ -38,7 +38,7 @@ def is_let_go(child: Child) -> bool:
 
 
 def _works(child: Child) -> bool:
-    """Tell whether a child works for an executor that has tasks, or that nobody keeps any more.
+    """Tell whether a child is the worker of an executor that has tasks, or that is gone.
 
     `ProcessPoolExecutor._pending_work_items` is private, since Python 3.2; where it goes missing,
     any executor may have tasks. The workers of pools are daemons.
@@ -48,13 +48,13 @@ def _works(child: Child) -> bool:
 
 
 def _is_standard(child: Child) -> bool:
-    """Tell whether multiprocessing joins a child, and no copy of it by an exit hook of its own."""
+    """Tell whether multiprocessing itself started a child, and no copy of it."""
     popen = child.popen
     return popen is None or type(popen).__module__.startswith("multiprocessing.")
 
 
-class Rest:
-    """The children that live at the end of the session, and shared memory that is still there.
+class Leftovers:
+    """The children and the shared memory that are left at the end of the session.
 
     `pools` returns the pools that live. The descendants of `marked` children are to be ended, too,
     and of those `told` the user was warned.
@@ -79,8 +79,8 @@ class Rest:
         self._stopping: list[Callable[[float], None]] = []
 
     def leave(self, add_cleanup: Callable[[Callable[[], None]], None]) -> None:
-        """Leave it to exit hooks, and end it before Python could wait for it in vain."""
-        if any(self._pools()):
+        """Leave all to the exit hooks, and have it ended before Python would wait for it."""
+        if next(iter(self._pools()), None) is not None:
             add_cleanup(self._prepare_to_stop_pools)
             _finalize(POOLS, self._stop_pools)
         if self._children:

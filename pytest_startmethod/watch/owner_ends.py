@@ -58,10 +58,10 @@ def end(recorder: Recorder, test: WatchedTest | None) -> list[Warning]:
 def end_session(
     recorder: Recorder, add_cleanup: Callable[[Callable[[], None]], None]
 ) -> list[Warning]:
-    """Return what is wrong at the end of the session; what lives then ends as Python exits.
+    """Return what is wrong at the end of the session, and leave what lives to the exit hooks.
 
-    The suite's exit hooks may need it, or end it. `add_cleanup` lets a function be called after
-    those that are pytest's.
+    It is ended as Python exits. `add_cleanup` takes a function to be called after the hooks
+    `pytest_unconfigure`.
     """
     _keep(recorder, None)
     kept = [child for child in recorder.children if not (child.has_ended() or child.owner.ended)]
@@ -71,12 +71,12 @@ def end_session(
     marked = recorder.marked.take(kept)
     recorder.session.ended = True
     found = [*findings.leak(blocking), *end(recorder, None)]
-    rest = at_exit.Rest(kept, recorder.pools, marked, told=blocking)
+    left = at_exit.Leftovers(kept, recorder.pools, marked, told=blocking)
     with recorder.guard:
         if recorder.segments:
-            rest.segments, rest.memory = recorder.segments, recorder.segments.take_kept()
-            found += findings.memory([one for one in rest.memory if not is_installed(one.place)])
-    rest.leave(add_cleanup)
+            left.segments, left.memory = recorder.segments, recorder.segments.take_kept()
+            found += findings.memory([one for one in left.memory if not is_installed(one.place)])
+    left.leave(add_cleanup)
     return found
 
 

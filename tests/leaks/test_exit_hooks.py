@@ -32,10 +32,6 @@ def note(pid):
         print(pid, file=file)
     return pid
 
-def tell(text):
-    with Path("told.txt").open("a") as file:
-        print(text, file=file)
-
 def waits(event):
     note(os.getpid())
     event.wait()
@@ -49,20 +45,11 @@ def pauses(ready=None):
         signal.pause()
 
 def naps(number):
+    import notes
+
     time.sleep(0.1)
-    tell(number)
+    notes.note(number)
 """
-
-
-@pytest.fixture
-def told(pytester: pytest.Pytester) -> Callable[[], list[str]]:
-    """Return a function that returns what the suite's processes have told, line by line."""
-
-    def read() -> list[str]:
-        path = pytester.path / "told.txt"
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-    return read
 
 
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["alone", "xdist"])
@@ -70,7 +57,7 @@ def test_exit_hooks_find_what_the_suite_keeps_as_in_plain_python(
     pytester: pytest.Pytester,
     run_watched: Run,
     assert_gone: Gone,
-    told: Callable[[], list[str]],
+    notes: Callable[[], list[str]],
     arguments: list[str],
 ) -> None:
     if arguments:
@@ -83,6 +70,7 @@ def test_exit_hooks_find_what_the_suite_keeps_as_in_plain_python(
             from concurrent.futures import ProcessPoolExecutor
 
             import helper
+            import notes
 
             class Service:
                 def __init__(self):
@@ -115,7 +103,7 @@ def test_exit_hooks_find_what_the_suite_keeps_as_in_plain_python(
                     for process in self.processes:
                         process.join()
                         assert process.exitcode == 0, "at exit"
-                    helper.tell(f"{len(self.numbers)} at exit")
+                    notes.note(f"{len(self.numbers)} at exit")
         """,
         conftest="""
             import sys
@@ -146,7 +134,7 @@ def test_exit_hooks_find_what_the_suite_keeps_as_in_plain_python(
         [warning] = [line for line in result.outlines if WARNING in line]
         assert warning.count("(pid ") == 1
         assert "unconfigured" not in result.stdout.str() + result.stderr.str()
-    assert told() == ["3 at exit"] * len(methods)
+    assert notes() == ["3 at exit"] * len(methods)
     assert_gone(4 * len(methods))
 
 
@@ -230,7 +218,7 @@ def test_a_process_that_was_made_at_import_is_watched_once_a_test_starts_it(
 
 
 def test_tasks_that_wait_at_the_end_of_the_session_are_run_as_in_plain_python(
-    pytester: pytest.Pytester, run_watched: Run, told: Callable[[], list[str]]
+    pytester: pytest.Pytester, run_watched: Run, notes: Callable[[], list[str]]
 ) -> None:
     pytester.makepyfile("""
         from concurrent.futures import ProcessPoolExecutor
@@ -245,4 +233,4 @@ def test_tasks_that_wait_at_the_end_of_the_session_are_run_as_in_plain_python(
     """)
     result = run_watched("--start-method=spawn")
     result.assert_outcomes(passed=1, warnings=0)
-    assert told() == ["0", "1", "2", "3"]
+    assert notes() == ["0", "1", "2", "3"]

@@ -135,3 +135,12 @@ def test_a_file_that_fails_to_skip_is_an_error_of_that_start_method(
     result = run_watched(ALL)
     result.assert_outcomes(skipped=1, errors=1)
     assert "not there either" in result.stdout.str()
+
+
+def test_a_file_that_no_session_can_run_is_named(
+    pytester: pytest.Pytester, run_watched: Run
+) -> None:
+    pytester.makepyfile(test_it=SKIPS.format(method="fork"))
+    result = run_watched(ALL, "--pdb", "-v")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["not run under spawn: --pdb needs the terminal*", "*test_it.py"])
